@@ -1,0 +1,1 @@
+"""The store on SQLAlchemy: SQLite and PostgreSQL, the same statements on both."""

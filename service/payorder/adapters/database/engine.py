@@ -1,0 +1,151 @@
+"""Connections: asyncpg or aiosqlite, their limits, and what to do when a database phase fails.
+
+Reads are single statements without a transaction. Writes run as one short transaction that is retried as a whole when
+the database asks for it. Neither ever contains a call to a processor.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import stamina
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from payorder.domain.errors import Busy
+
+Result = TypeVar("Result")
+
+# Serialization failure, deadlock, lock not available; SQLite: busy, locked.
+_TRANSIENT_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
+_TRANSIENT_SQLITE_CODES = frozenset({5, 6})
+# Connection exceptions, too many connections, operator intervention (shutdown, crash, starting up).
+_AWAY_SQLSTATE_PREFIXES = ("08", "53", "57P")
+_POSTGRESQL_SETTINGS = {
+    "statement_timeout": "5000",
+    "lock_timeout": "2000",
+    "idle_in_transaction_session_timeout": "10000",
+}
+
+
+class Conflict(Exception):
+    """What a transaction read has changed under it; it is to be run again."""
+
+
+class Database:
+    """One database by URL: `sqlite:///path` or `postgresql://user@host/name`. Raises ValueError on any other."""
+
+    def __init__(self, url: str, *, pool_size: int, pool_timeout_seconds: float) -> None:
+        driver_url = with_driver(url)
+        self.url = driver_url
+        if driver_url.get_backend_name() == "sqlite":
+            # SQLite has one writer: waiting for its connection is fairer than waiting for its lock.
+            self._writes = _sqlite_engine(driver_url, 1, pool_timeout_seconds)
+            reads = _sqlite_engine(driver_url, pool_size, pool_timeout_seconds)
+        else:
+            self._writes = reads = _postgresql_engine(driver_url, pool_size, pool_timeout_seconds)
+        self._reads = reads.execution_options(isolation_level="AUTOCOMMIT")
+        self._retrying = stamina.AsyncRetryingCaller(
+            attempts=6, timeout=None, wait_initial=0.005, wait_max=0.2, wait_jitter=0.02
+        ).on(_is_transient)
+
+    async def write(self, phase: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+        """Run `phase` in one transaction, again from its start after a conflict. Raises Busy when it cannot begin."""
+        with _busy_when_away():
+            return await self._retrying(self._in_transaction, phase)
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A connection on which every statement stands alone. Raises Busy when there is no way in."""
+        with _busy_when_away():
+            async with self._reads.connect() as connection:
+                yield connection
+
+    async def close(self) -> None:
+        await self._writes.dispose()
+        await self._reads.dispose()
+
+    async def _in_transaction(self, phase: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+        async with self._writes.begin() as connection:
+            return await phase(connection)
+
+
+def with_driver(url: str) -> URL:
+    """The URL with the asynchronous driver of its engine, whatever driver it names."""
+    parsed = make_url(url)
+    match parsed.get_backend_name():
+        case "sqlite":
+            return parsed.set(drivername="sqlite+aiosqlite")
+        case "postgresql":
+            return parsed.set(drivername="postgresql+asyncpg")
+        case other:
+            raise ValueError(f"no store for {other} databases: use sqlite or postgresql")
+
+
+def _postgresql_engine(url: URL, pool_size: int, pool_timeout_seconds: float) -> AsyncEngine:
+    return create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=pool_timeout_seconds,
+        hide_parameters=True,
+        connect_args={"timeout": 3, "command_timeout": 10, "server_settings": _POSTGRESQL_SETTINGS},
+    )
+
+
+def _sqlite_engine(url: URL, pool_size: int, pool_timeout_seconds: float) -> AsyncEngine:
+    engine = create_async_engine(
+        url, pool_size=pool_size, max_overflow=0, pool_timeout=pool_timeout_seconds, hide_parameters=True
+    )
+    event.listen(engine.sync_engine, "connect", _prepare_sqlite_connection)
+    event.listen(engine.sync_engine, "begin", _begin_sqlite_write)
+    return engine
+
+
+def _prepare_sqlite_connection(connection: Any, _record: object) -> None:
+    # The driver would begin transactions late and deferred; _begin_sqlite_write begins them instead.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite_write(connection: Connection) -> None:
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _is_transient(error: Exception) -> bool:
+    if isinstance(error, Conflict):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    sqlite_code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+    return _sqlstate(error) in _TRANSIENT_SQLSTATES or sqlite_code in _TRANSIENT_SQLITE_CODES
+
+
+def _is_away(error: DBAPIError) -> bool:
+    return (
+        error.connection_invalidated
+        or isinstance(error, InterfaceError)
+        or _sqlstate(error).startswith(_AWAY_SQLSTATE_PREFIXES)
+        or (isinstance(error, OperationalError) and not _sqlstate(error))
+        or _is_transient(error)
+    )
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+class _busy_when_away:  # noqa: N801 - reads as a statement where it is used
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, PoolTimeout | OSError) or (isinstance(error, DBAPIError) and _is_away(error)):
+            raise Busy from error

@@ -1,0 +1,1 @@
+"""Payment processors. Others come from outside packages by the entry point group `payorder.processors`."""

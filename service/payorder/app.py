@@ -1,0 +1,117 @@
+"""The composition root: the one place that knows every concrete class."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from payorder.adapters.database.engine import Database
+from payorder.adapters.database.store import DatabaseStore
+from payorder.adapters.system import SystemClock, new_id
+from payorder.adapters.tokens import FileKeySet, JwtVerifier, KeySet, UrlKeySet
+from payorder.config import Settings, SettingsFault
+from payorder.edge.interceptors import CallSteps
+from payorder.edge.orders import OrderServicer
+from payorder.edge.payments import PaymentServicer
+from payorder.edge.server import EdgeServer, ServerLimits
+from payorder.observability.logging import CallLog
+from payorder.ports.clock import Clock
+from payorder.ports.processor import Processor, ProcessorFactory
+from payorder.ports.store import Store
+from payorder.workflows.background import Background
+from payorder.workflows.cancel_order import CancelOrder
+from payorder.workflows.create_order import CreateOrder
+from payorder.workflows.pay_order import PayOrder
+
+PROCESSORS = "payorder.processors"
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """A service that is up; `port` is where it listens."""
+
+    port: int
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[App]:
+    """The service from its first connection to the end of its last payment."""
+    log = CallLog()
+    store = DatabaseStore(open_database(settings))
+    processor = load_processor(settings)
+    background = Background(on_fault=log.fault)
+    server = _server(settings, store, processor, background, log)
+    try:
+        port = await server.start()
+        log.event("serving", port=port, processor=settings.processor_name, environment=settings.env)
+        yield App(port)
+        await server.stop(settings.drain_seconds)
+        unfinished = await background.drain(settings.drain_seconds)
+        log.event("stopped", unfinished_payments=unfinished)
+    finally:
+        await processor.close()
+        await store.close()
+
+
+def open_database(settings: Settings) -> Database:
+    return Database(
+        settings.database_url,
+        pool_size=settings.database_pool_size,
+        pool_timeout_seconds=settings.database_pool_timeout_seconds,
+    )
+
+
+def load_processor(settings: Settings) -> Processor:
+    """The processor of that name among the entry points of all installed packages. Raises SettingsFault."""
+    found = {point.name: point for point in entry_points(group=PROCESSORS)}
+    if settings.processor_name not in found:
+        raise SettingsFault(f"PAYORDER_PROCESSOR: not installed; there are {', '.join(sorted(found))}")
+    factory: ProcessorFactory = found[settings.processor_name].load()
+    try:
+        return factory(settings.processor_options)
+    except ValueError as error:
+        raise SettingsFault(f"PAYORDER_PROCESSOR_OPTIONS: {error}") from error
+
+
+def load_keys(settings: Settings) -> KeySet:
+    if settings.jwks.startswith(("http://", "https://")):
+        return UrlKeySet(settings.jwks)
+    return FileKeySet(Path(settings.jwks))
+
+
+def _server(settings: Settings, store: Store, processor: Processor, background: Background, log: CallLog) -> EdgeServer:
+    clock: Clock = SystemClock()
+    pay_order = PayOrder(
+        store=store,
+        processor=processor,
+        processor_name=settings.processor_name,
+        charge_timeout_seconds=settings.charge_timeout_seconds,
+        clock=clock,
+        new_id=new_id,
+        background=background,
+    )
+    tokens = JwtVerifier(
+        keys=load_keys(settings),
+        issuer=settings.issuer,
+        audience=settings.audience,
+        lifetime_seconds_max=settings.token_lifetime_seconds_max,
+    )
+    return EdgeServer(
+        orders=OrderServicer(
+            create_order=CreateOrder(store=store, clock=clock, new_id=new_id),
+            cancel_order=CancelOrder(store=store, clock=clock),
+            store=store,
+        ),
+        payments=PaymentServicer(
+            pay_order=pay_order, store=store, answer_within_seconds=settings.answer_within_seconds
+        ),
+        steps=CallSteps(tokens=tokens, log=log),
+        store=store,
+        limits=ServerLimits(
+            listen=settings.listen,
+            request_bytes_max=settings.request_bytes_max,
+            calls_max=settings.calls_max,
+            serves_reflection=settings.serves_reflection,
+        ),
+    )

@@ -1,0 +1,89 @@
+"""Settings from the environment: `PAYORDER_*`, all faults reported at once. Nothing else reads the environment."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "PAYORDER_"
+
+# The issuer of `./dev up`, whose private key lies in a file of the developer's. Never trusted in production.
+DEVELOPMENT_ISSUER = "urn:payorder:development-issuer"
+
+
+class Environment(StrEnum):
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class SettingsFault(Exception):
+    """What is wrong with the settings, one line for each fault; no line repeats a value."""
+
+
+class Settings(BaseSettings):
+    """Every setting, with its unit in its name. Production is the default, because it is the careful one."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, hide_input_in_errors=True)
+
+    env: Environment = Environment.PRODUCTION
+    listen: str = "127.0.0.1:50051"
+    log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
+
+    database_url: str = "sqlite:///payorder.db"
+    database_pool_size: Annotated[int, Field(ge=1, le=100)] = 10
+    database_pool_timeout_seconds: Annotated[float, Field(gt=0, le=10)] = 1.0
+
+    issuer: str
+    audience: str = "payorder"
+    jwks: Annotated[str, Field(description="path or http(s) URL of the issuer's key set")]
+    token_lifetime_seconds_max: Annotated[int, Field(gt=0)] = 24 * 60 * 60
+
+    processor: str | None = None
+    processor_options: Mapping[str, str] = {}
+    charge_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 20.0
+    answer_within_seconds: Annotated[float, Field(gt=0, le=60)] = 8.0
+
+    request_bytes_max: Annotated[int, Field(ge=1024)] = 64 * 1024
+    calls_max: Annotated[int, Field(ge=1)] = 8192
+    reflection: bool | None = None
+    drain_seconds: Annotated[float, Field(ge=0)] = 30.0
+
+    @property
+    def processor_name(self) -> str:
+        return self.processor or "sandbox"
+
+    @property
+    def serves_reflection(self) -> bool:
+        """Outside production unless it is said."""
+        return self.env is Environment.DEVELOPMENT if self.reflection is None else self.reflection
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> Self:
+        """Raises SettingsFault. `environ` is searched for unknown names; the values are read from os.environ."""
+        known = {PREFIX + name.upper() for name in cls.model_fields}
+        unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+        faults = [f"{name}: there is no such setting" for name in unknown]
+        try:
+            settings = cls()  # type: ignore[call-arg]  # the required ones come from the environment
+        except ValidationError as error:
+            faults += [_line(dict(fault)) for fault in error.errors(include_input=False, include_url=False)]
+        if faults:
+            raise SettingsFault("\n".join(faults))
+        return settings
+
+    @model_validator(mode="after")
+    def _refuse_development_means_in_production(self) -> Self:
+        if self.env is Environment.PRODUCTION and self.issuer == DEVELOPMENT_ISSUER:
+            raise ValueError("PAYORDER_ISSUER: the development issuer is not trusted in production")
+        if self.env is Environment.PRODUCTION and self.processor is None:
+            raise ValueError("PAYORDER_PROCESSOR: must be named in production")
+        return self
+
+
+def _line(fault: Mapping[str, object]) -> str:
+    location = fault["loc"]
+    if isinstance(location, tuple) and location:
+        return f"{PREFIX}{str(location[0]).upper()}: {fault['msg']}"
+    return str(fault["msg"]).removeprefix("Value error, ")

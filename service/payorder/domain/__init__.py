@@ -1,0 +1,1 @@
+"""What an order and a payment are, and what may happen to them. Standard library only."""

@@ -1,0 +1,109 @@
+"""Every refusal: nothing happened, and why.
+
+Refusal
+├── MalformedRequest       the request itself cannot be read
+├── InvalidFields          one entry for each broken field
+├── AmountMismatch         not the order's amount
+├── CurrencyMismatch       not the order's currency
+├── Unauthenticated        no token, or none that is accepted
+├── ScopeMissing           the token does not allow this
+├── OrderNotFound          no such order or payment, or somebody else's
+├── OrderAlreadyPaid       a payment succeeded
+├── OrderCancelled         the order was cancelled
+├── PaymentInProgress      another attempt is being made
+├── RateLimited            too many calls
+├── Busy                   no room, or no database, right now
+└── DeadlineTooShort       the caller would be gone before the answer
+
+An outcome of a processor, a decline among them, is an answer and no refusal. Any other exception is a bug.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class Refusal(Exception):
+    """Nothing happened; the class says why."""
+
+
+class BrokenRule(ValueError):
+    """A value breaks a rule. Becomes a FieldFault where the field's name is known."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(code)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class FieldFault:
+    """What is wrong with one field: `field` is a lowerCamelCase path; neither text repeats the value."""
+
+    field: str
+    code: str
+    message: str
+
+
+class MalformedRequest(Refusal):
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidFields(Refusal):
+    def __init__(self, faults: Sequence[FieldFault]) -> None:
+        super().__init__()
+        self.faults = tuple(faults)
+
+
+class AmountMismatch(Refusal):
+    pass
+
+
+class CurrencyMismatch(Refusal):
+    pass
+
+
+class Unauthenticated(Refusal):
+    def __init__(self, cause: str) -> None:
+        """`cause` is for the log alone: every caller gets the same answer."""
+        super().__init__(cause)
+        self.cause = cause
+
+
+class ScopeMissing(Refusal):
+    def __init__(self, scope: str) -> None:
+        super().__init__(scope)
+        self.scope = scope
+
+
+class OrderNotFound(Refusal):
+    pass
+
+
+class OrderAlreadyPaid(Refusal):
+    def __init__(self, payment_id: str) -> None:
+        super().__init__(payment_id)
+        self.payment_id = payment_id
+
+
+class OrderCancelled(Refusal):
+    pass
+
+
+class PaymentInProgress(Refusal):
+    def __init__(self, payment_id: str) -> None:
+        super().__init__(payment_id)
+        self.payment_id = payment_id
+
+
+class RateLimited(Refusal):
+    pass
+
+
+class Busy(Refusal):
+    pass
+
+
+class DeadlineTooShort(Refusal):
+    pass

@@ -1,0 +1,57 @@
+"""An order: what is to be paid, by whom, and how far it has come."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from payorder.domain.errors import (
+    AmountMismatch,
+    CurrencyMismatch,
+    OrderAlreadyPaid,
+    OrderCancelled,
+    PaymentInProgress,
+)
+from payorder.domain.money import Money
+from payorder.domain.states import OrderStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An order of one owner. `active_payment_id` is the payment that is being made, `paid_payment_id` the one that was.
+
+    A paid order that is cancelled keeps its payment.
+    """
+
+    id: str
+    owner: str
+    status: OrderStatus
+    total: Money
+    pet_id: str | None
+    description: str | None
+    metadata: Mapping[str, str]
+    created_at: datetime
+    updated_at: datetime
+    latest_payment_id: str | None = None
+    active_payment_id: str | None = None
+    paid_payment_id: str | None = None
+
+    def refuse_unless_payable(self, amount: Money) -> None:
+        """Raises the refusal that a payment of `amount` deserves now, checked in this order."""
+        self._refuse_if_closed()
+        if amount.currency.code != self.total.currency.code:
+            raise CurrencyMismatch
+        if amount.amount_minor != self.total.amount_minor:
+            raise AmountMismatch
+
+    def refuse_unless_cancellable(self) -> None:
+        """Raises PaymentInProgress while a payment is live and OrderAlreadyPaid once it is paid."""
+        if self.status is not OrderStatus.CANCELLED:
+            self._refuse_if_closed()
+
+    def _refuse_if_closed(self) -> None:
+        if self.status is OrderStatus.CANCELLED:
+            raise OrderCancelled
+        if self.paid_payment_id is not None:
+            raise OrderAlreadyPaid(self.paid_payment_id)
+        if self.active_payment_id is not None:
+            raise PaymentInProgress(self.active_payment_id)

@@ -1,0 +1,93 @@
+"""What a payment is taken from, and how much of it may be seen.
+
+The form rules (Luhn, ABA, IBAN) are checked where a request is read, in edge/sources.py:
+inside, a source is already right.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from payorder.domain.secret import Secret
+
+CARD_STARS = "*" * 12
+BANK_ACCOUNT_STARS = "*" * 9
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedSource:
+    """What is stored and shown of a source. Fields of the other kind, and fields not sent, are None."""
+
+    object: Literal["card", "bank_account"]
+    name: str
+    number: str
+    exp_month: int | None = None
+    exp_year: int | None = None
+    address_country: str | None = None
+    address_post_code: str | None = None
+    sort_code: str | None = None
+    routing_number: str | None = None
+    account_type: str | None = None
+    bank_name: str | None = None
+    country: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A card holder's address; `country` is ISO 3166-1 alpha-2 as it was sent."""
+
+    line1: str | None = None
+    line2: str | None = None
+    city: str | None = None
+    country: str | None = None
+    post_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A payment card: `number` is the PAN, 13 to 19 digits; `exp_year` has four digits."""
+
+    name: str
+    number: Secret
+    cvc: Secret | None
+    exp_month: int
+    exp_year: int
+    address: Address
+
+    def masked(self) -> MaskedSource:
+        return MaskedSource(
+            object="card",
+            name=self.name,
+            number=CARD_STARS + self.number.reveal()[-4:],
+            exp_month=self.exp_month,
+            exp_year=self.exp_year,
+            address_country=self.address.country,
+            address_post_code=self.address.post_code,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BankAccount:
+    """A bank account: `number` is 4 to 17 digits or an IBAN. Leading zeros are data."""
+
+    name: str
+    number: Secret
+    sort_code: str | None
+    routing_number: str | None
+    account_type: Literal["individual", "company"]
+    bank_name: str
+    country: str
+
+    def masked(self) -> MaskedSource:
+        return MaskedSource(
+            object="bank_account",
+            name=self.name,
+            number=BANK_ACCOUNT_STARS + self.number.reveal()[-4:],
+            sort_code=self.sort_code,
+            routing_number=self.routing_number,
+            account_type=self.account_type,
+            bank_name=self.bank_name,
+            country=self.country,
+        )
+
+
+Source = Card | BankAccount

@@ -1,0 +1,1 @@
+"""The gRPC edge: translation between protobuf and the domain, and the steps every call passes."""

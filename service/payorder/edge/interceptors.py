@@ -1,0 +1,135 @@
+"""The steps of every call, in their order: observe, answer errors, authenticate, allow, validate, check the time.
+
+Our own services pass all of them; health and reflection, which serve no data, pass none.
+"""
+
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Any, NoReturn
+from uuid import UUID, uuid4
+
+import grpc
+from google.protobuf.message import Message
+from grpc_interceptor import AsyncServerInterceptor
+
+from payorder.domain.errors import DeadlineTooShort, Refusal, ScopeMissing, Unauthenticated
+from payorder.edge.caller import set_current_caller
+from payorder.edge.methods import METHODS, PACKAGE_PREFIX, Method
+from payorder.edge.status import Declined, Internal, NotCharged, Unanswered, reason_name, row_of, status_of
+from payorder.edge.validation import validate
+from payorder.observability.logging import CallLog
+from payorder.ports.tokens import Caller, TokenVerifier
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler = Callable[[Message, Context], Awaitable[Message]]
+
+_BEARER = "bearer "
+
+
+class CallSteps(AsyncServerInterceptor):
+    """Runs a handler of ours inside the steps. Only this class ends a call with an error."""
+
+    def __init__(self, *, tokens: TokenVerifier, log: CallLog) -> None:
+        self._tokens = tokens
+        self._log = log
+
+    async def intercept(
+        self, method: Callable[..., Any], request_or_iterator: Any, context: Context, method_name: str
+    ) -> Any:
+        if not method_name.startswith(PACKAGE_PREFIX):
+            answer = method(request_or_iterator, context)
+            return answer if hasattr(answer, "__aiter__") else await answer
+        return await self._observed(METHODS.get(method_name), method, request_or_iterator, context)
+
+    async def _observed(self, method: Method | None, handler: Handler, request: Message, context: Context) -> Message:
+        call = _Call(context)
+        try:
+            return await self._answered(call, method, handler, request, context)
+        finally:
+            # A call whose result nobody set was cut off: by its deadline, its caller or a connection.
+            self._log.call(
+                rpc=method.name if method else "unknown",
+                result=call.result,
+                subject=call.subject,
+                request_id=call.request_id,
+                duration_seconds=perf_counter() - call.started,
+            )
+
+    async def _answered(
+        self, call: "_Call", method: Method | None, handler: Handler, request: Message, context: Context
+    ) -> Message:
+        try:
+            answer = await self._allowed(call, method, handler, request, context)
+        except (Refusal, Declined, NotCharged) as error:
+            if isinstance(error, Unauthenticated):
+                self._log.token_refused(cause=error.cause, request_id=call.request_id)
+            call.result = reason_name(row_of(error))
+            await _abort(context, error)
+        except Exception as fault:  # noqa: BLE001 - any fault becomes INTERNAL, and its text goes no further
+            self._log.fault(fault, request_id=call.request_id)
+            call.result = "INTERNAL"
+            await _abort(context, Internal(call.request_id))
+        call.result = "OK"
+        return answer
+
+    async def _allowed(
+        self, call: "_Call", method: Method | None, handler: Handler, request: Message, context: Context
+    ) -> Message:
+        caller = await self._authenticate(context)
+        call.subject = caller.subject
+        _refuse_without_scope(method, caller)
+        set_current_caller(caller)
+        validate(request)
+        _refuse_when_too_late(method, context)
+        return await handler(request, context)
+
+    async def _authenticate(self, context: Context) -> Caller:
+        values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+        if len(values) != 1:
+            raise Unauthenticated("no authorization" if not values else "several authorizations")
+        value = str(values[0])
+        if value[: len(_BEARER)].lower() != _BEARER:
+            raise Unauthenticated("not a bearer token")
+        return await self._tokens.verify(value[len(_BEARER) :].strip(" "))
+
+
+class _Call:
+    """What the log will say of a call."""
+
+    def __init__(self, context: Context) -> None:
+        self.started = perf_counter()
+        self.request_id = _request_id(context)
+        self.result = "CANCELLED"
+        self.subject: str | None = None
+
+
+def _request_id(context: Context) -> str:
+    """The edge's x-request-id if it is a UUID, else a new one: free text of a caller is never logged."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "x-request-id":
+            try:
+                return str(UUID(str(value)))
+            except ValueError:
+                break
+    return str(uuid4())
+
+
+def _refuse_without_scope(method: Method | None, caller: Caller) -> None:
+    if method is None:
+        raise ScopeMissing("none")
+    if method.scope not in caller.scopes:
+        raise ScopeMissing(method.scope)
+
+
+def _refuse_when_too_late(method: Method | None, context: Context) -> None:
+    left = context.time_remaining()
+    if method is not None and left is not None and left < method.seconds_min:
+        raise DeadlineTooShort
+
+
+async def _abort(context: Context, error: Unanswered) -> NoReturn:
+    row = row_of(error)
+    trailers: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status_of(error).SerializeToString())]
+    if row.retry_after_seconds is not None:
+        trailers.append(("retry-after", str(row.retry_after_seconds)))
+    await context.abort(row.code, row.detail, tuple(trailers))

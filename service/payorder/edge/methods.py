@@ -1,0 +1,35 @@
+"""Every RPC, what its caller must be allowed, and how much time it needs. A method that is not here is denied."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+READ_ORDERS = "read:orders"
+WRITE_ORDERS = "write:orders"
+
+PACKAGE_PREFIX = "/payments.v1."
+
+# Less than this before the deadline, and the caller of a payment would be gone before its answer.
+PAYMENT_SECONDS_MIN = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """`scope` is required of the token; `seconds_min` must be left before the deadline when the call arrives."""
+
+    name: str
+    scope: str
+    seconds_min: float = 0.0
+
+
+METHODS: Mapping[str, Method] = {
+    f"{PACKAGE_PREFIX}{method.name}": method
+    for method in (
+        Method("OrderService/CreateOrder", WRITE_ORDERS),
+        Method("OrderService/GetOrder", READ_ORDERS),
+        Method("OrderService/ListOrders", READ_ORDERS),
+        Method("OrderService/CancelOrder", WRITE_ORDERS),
+        Method("PaymentService/PayOrder", WRITE_ORDERS, seconds_min=PAYMENT_SECONDS_MIN),
+        Method("PaymentService/GetPayment", READ_ORDERS),
+        Method("PaymentService/ListPayments", READ_ORDERS),
+    )
+}

@@ -1,0 +1,50 @@
+"""OrderService: translation between protobuf and the workflows."""
+
+from typing import Any
+
+import grpc
+
+from payments.v1.order_pb2 import Order as OrderMessage
+from payments.v1.order_service_pb2 import (
+    CancelOrderRequest,
+    CreateOrderRequest,
+    GetOrderRequest,
+    ListOrdersRequest,
+    ListOrdersResponse,
+)
+from payments.v1.order_service_pb2_grpc import OrderServiceServicer
+from payorder.edge.caller import current_caller
+from payorder.edge.translate import (
+    to_create_order_command,
+    to_id,
+    to_next_page_token,
+    to_order_message,
+    to_page_request,
+)
+from payorder.ports.store import Store
+from payorder.workflows.cancel_order import CancelOrder
+from payorder.workflows.create_order import CreateOrder
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class OrderServicer(OrderServiceServicer):
+    def __init__(self, *, create_order: CreateOrder, cancel_order: CancelOrder, store: Store) -> None:
+        self._create_order = create_order
+        self._cancel_order = cancel_order
+        self._store = store
+
+    async def CreateOrder(self, request: CreateOrderRequest, context: Context) -> OrderMessage:
+        order = await self._create_order(to_create_order_command(request, current_caller()))
+        await context.send_initial_metadata((("location", f"/orders/{order.id}"),))
+        return to_order_message(order)
+
+    async def GetOrder(self, request: GetOrderRequest, context: Context) -> OrderMessage:
+        return to_order_message(await self._store.get_order(to_id(request.order_id), current_caller().subject))
+
+    async def ListOrders(self, request: ListOrdersRequest, context: Context) -> ListOrdersResponse:
+        page = await self._store.list_orders(current_caller().subject, to_page_request(request))
+        return ListOrdersResponse(data=map(to_order_message, page.items), next_page_token=to_next_page_token(page))
+
+    async def CancelOrder(self, request: CancelOrderRequest, context: Context) -> OrderMessage:
+        return to_order_message(await self._cancel_order(to_id(request.order_id), current_caller().subject))

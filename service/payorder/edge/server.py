@@ -1,0 +1,127 @@
+"""The gRPC server: our services, health, reflection, and the limits of all of them."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool, text_format
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha._async import ReflectionServicer
+
+from payments.v1 import order_service_pb2, order_service_pb2_grpc, payment_service_pb2, payment_service_pb2_grpc
+from payorder.edge.interceptors import CallSteps
+from payorder.edge.orders import OrderServicer
+from payorder.edge.payments import PaymentServicer
+from payorder.ports.store import Store
+
+SERVICES = (
+    order_service_pb2.DESCRIPTOR.services_by_name["OrderService"].full_name,
+    payment_service_pb2.DESCRIPTOR.services_by_name["PaymentService"].full_name,
+)
+REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+_HEALTH_CHECK_SECONDS = 1.0
+_ANSWER_BYTES_MAX = 4 * 1024 * 1024
+_METADATA_BYTES_MAX = 8 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    listen: str
+    request_bytes_max: int
+    calls_max: int
+    serves_reflection: bool
+
+
+class EdgeServer:
+    """Serves from `start` to `stop`; NOT_SERVING while the store is away."""
+
+    def __init__(
+        self,
+        *,
+        orders: OrderServicer,
+        payments: PaymentServicer,
+        steps: CallSteps,
+        store: Store,
+        limits: ServerLimits,
+    ) -> None:
+        self._server = grpc.aio.server(
+            interceptors=[steps], maximum_concurrent_rpcs=limits.calls_max, options=_options(limits)
+        )
+        order_service_pb2_grpc.add_OrderServiceServicer_to_server(orders, self._server)
+        payment_service_pb2_grpc.add_PaymentServiceServicer_to_server(payments, self._server)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if limits.serves_reflection:
+            _add_reflection(self._server)
+        self._store = store
+        self._limits = limits
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> int:
+        """Returns the port. Raises OSError when the address is not to be had."""
+        try:
+            port = self._server.add_insecure_port(self._limits.listen)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {self._limits.listen}") from error
+        await self._publish_health()
+        await self._server.start()
+        self._watching = asyncio.create_task(self._watch_health())
+        return port
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Tell watchers, refuse new calls, and wait for the running ones."""
+        if self._watching is not None:
+            self._watching.cancel()
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_seconds)
+
+    async def _watch_health(self) -> None:
+        while True:
+            await asyncio.sleep(_HEALTH_CHECK_SECONDS)
+            await self._publish_health()
+
+    async def _publish_health(self) -> None:
+        is_ready = await self._store.is_ready()
+        status = health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", *SERVICES):
+            await self._health.set(service, status)
+
+
+def _options(limits: ServerLimits) -> Sequence[tuple[str, Any]]:
+    return (
+        # Two processes on one port would share its calls, which nobody has asked for.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", limits.request_bytes_max),
+        ("grpc.max_send_message_length", _ANSWER_BYTES_MAX),
+        ("grpc.max_metadata_size", _METADATA_BYTES_MAX),
+        ("grpc.absolute_max_metadata_size", 2 * _METADATA_BYTES_MAX),
+        ("grpc.max_concurrent_streams", limits.calls_max),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    )
+
+
+def _add_reflection(server: grpc.aio.Server) -> None:
+    """Under both names: clients ask for v1 first. Its messages are those of v1alpha, in another package."""
+    _describe_reflection_v1()
+    servicer = ReflectionServicer((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME, REFLECTION_V1))
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    for name in (reflection.SERVICE_NAME, REFLECTION_V1):
+        service = grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": handler})
+        server.add_generic_rpc_handlers((service,))
+
+
+def _describe_reflection_v1() -> None:
+    """A service that is listed must also be described, or clients that walk the list fail."""
+    file = FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(file)
+    text = text_format.MessageToString(file).replace("v1alpha", "v1")
+    descriptor_pool.Default().AddSerializedFile(text_format.Parse(text, FileDescriptorProto()).SerializeToString())

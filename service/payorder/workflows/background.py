@@ -1,0 +1,39 @@
+"""Work that outlives the call which asked for it, owned by the application."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+class Background:
+    """Holds every task it starts until it ends; `on_fault` is told of tasks that end with a bug nobody awaited."""
+
+    def __init__(self, on_fault: Callable[[BaseException], None]) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._on_fault = on_fault
+
+    def start(self, work: Coroutine[Any, Any, Result]) -> "asyncio.Task[Result]":
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def disown(self, task: "asyncio.Task[Any]") -> None:
+        """The caller awaits this task no longer: whatever it raises is reported instead."""
+        task.add_done_callback(self._report)
+
+    async def drain(self, timeout_seconds: float) -> int:
+        """Wait for what is running. Returns how many tasks had not ended by then and were cancelled."""
+        if not self._tasks:
+            return 0
+        _, late = await asyncio.wait(self._tasks, timeout=timeout_seconds)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        return len(late)
+
+    def _report(self, task: "asyncio.Task[Any]") -> None:
+        if not task.cancelled() and (fault := task.exception()) is not None:
+            self._on_fault(fault)

@@ -1,0 +1,61 @@
+"""Fixtures that start real things once for the whole run: PostgreSQL, and a service with Envoy on each engine."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from payorder.adapters.database.engine import Database
+from payorder.adapters.database.migrate import upgrade
+from payorder.adapters.database.store import DatabaseStore
+from payorder.local.postgres import EmbeddedPostgres
+from support.stack import Stack, running_postgres, running_stack
+
+ENGINES = ("sqlite", "postgresql")
+
+
+@pytest.fixture(scope="session")
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedPostgres]:
+    async with running_postgres(tmp_path_factory.mktemp("postgres") / "data") as server:
+        yield server
+
+
+async def new_database(engine: str, folder: Path, server: EmbeddedPostgres) -> str:
+    """The URL of an empty database of that engine."""
+    if engine == "sqlite":
+        return f"sqlite:///{folder / 'payorder.db'}"
+    name = f"test_{uuid4().hex}"
+    connection = await asyncpg.connect(server.url())
+    await connection.execute(f'CREATE DATABASE "{name}"')
+    await connection.close()
+    return server.url(name)
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+async def stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres: EmbeddedPostgres
+) -> AsyncIterator[Stack]:
+    """The whole service, once on each engine for the whole run."""
+    folder = tmp_path_factory.mktemp(f"stack_{request.param}")
+    url = await new_database(request.param, folder, postgres)
+    async with running_stack(folder, url) as running:
+        yield running
+
+
+@pytest.fixture(params=ENGINES)
+async def database(
+    request: pytest.FixtureRequest, tmp_path: Path, postgres: EmbeddedPostgres
+) -> AsyncIterator[Database]:
+    """A migrated, empty database of its own for each test, on each engine."""
+    url = await new_database(request.param, tmp_path, postgres)
+    opened = Database(url, pool_size=20, pool_timeout_seconds=5)
+    await upgrade(opened)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def store(database: Database) -> DatabaseStore:
+    return DatabaseStore(database)

@@ -1,0 +1,1 @@
+"""What the tests share: a running service, its two doors, and requests to send through them."""

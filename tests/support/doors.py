@@ -1,0 +1,166 @@
+"""The two doors of the service: REST through Envoy, and native gRPC. One call, one kind of answer, whichever is used.
+
+`Answer.http` of a native call is the status that its Problem carries; of a good answer it is None.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import aiohttp
+import grpc
+from google.protobuf import json_format
+from google.rpc.error_details_pb2 import ErrorInfo
+from grpc_status import rpc_status
+
+from payments.v1 import order_service_pb2, payment_service_pb2
+from payments.v1.order_service_pb2_grpc import OrderServiceStub
+from payments.v1.payment_service_pb2_grpc import PaymentServiceStub
+from payments.v1.problem_pb2 import Problem
+from payorder.edge.status import STATUS
+
+Body = dict[str, Any]
+
+# RPC -> REST method, path, and the name of the request field that is the body.
+ROUTES: Mapping[str, tuple[str, str, str | None]] = {
+    "CreateOrder": ("POST", "/orders", "*"),
+    "GetOrder": ("GET", "/orders/{orderId}", None),
+    "ListOrders": ("GET", "/orders", None),
+    "CancelOrder": ("DELETE", "/orders/{orderId}", None),
+    "PayOrder": ("POST", "/orders/{orderId}/payment", "payment"),
+    "GetPayment": ("GET", "/payments/{paymentId}", None),
+    "GetLatestPayment": ("GET", "/orders/{orderId}/payment", None),
+    "ListPayments": ("GET", "/orders/{orderId}/payments", None),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`body` is the resource or the problem, as JSON; `reason` is None for a good answer."""
+
+    code: str
+    http: int | None
+    body: Body
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def reason(self) -> str | None:
+        return self.body.get("reason")
+
+    @property
+    def faults(self) -> dict[str, str]:
+        return {entry["field"]: entry["code"] for entry in self.body.get("errors", [])}
+
+    def without_instance(self) -> Body:
+        """A problem, less the one member that only REST has."""
+        return {name: value for name, value in self.body.items() if name != "instance"}
+
+
+class Door(Protocol):
+    name: str
+
+    async def call(self, rpc: str, request: Body, *, token: str | None) -> Answer: ...
+
+
+class RestDoor:
+    """HTTP/1.1 and JSON, through Envoy."""
+
+    name = "REST"
+
+    def __init__(self, session: aiohttp.ClientSession, address: str) -> None:
+        self._session = session
+        self.url = f"http://{address}"
+
+    async def call(self, rpc: str, request: Body, *, token: str | None) -> Answer:
+        method, path, body_field = ROUTES[rpc]
+        fields = dict(request)
+        url = self.url + path.format_map(fields)
+        for name in ("orderId", "paymentId"):
+            if "{" + name + "}" in path:
+                fields.pop(name)
+        if body_field is None:
+            return await self.send(method, url, token=token, query=fields)
+        body = fields if body_field == "*" else fields.get(body_field)
+        return await self.send(method, url, token=token, data=json.dumps(body).encode())
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        token: str | None = None,
+        data: bytes | None = None,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """One HTTP request; `url` may be a path. A body is application/json unless `headers` says otherwise."""
+        sent = dict(headers or {})
+        if token is not None:
+            sent.setdefault("authorization", f"Bearer {token}")
+        if data is not None:
+            sent.setdefault("content-type", "application/json")
+        target = url if url.startswith("http") else self.url + url
+        params = {name: str(value) for name, value in (query or {}).items()}
+        async with self._session.request(method, target, data=data, params=params, headers=sent) as response:
+            text = await response.text()
+            body = json.loads(text) if text else {}
+            return Answer(_code_of(response.status, body), response.status, body, response.headers)
+
+
+class GrpcDoor:
+    """Native gRPC, straight to the service or through Envoy."""
+
+    name = "gRPC"
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self._orders = OrderServiceStub(channel)
+        self._payments = PaymentServiceStub(channel)
+
+    async def call(self, rpc: str, request: Body, *, token: str | None, timeout_seconds: float | None = 20) -> Answer:
+        rpc = "GetPayment" if rpc == "GetLatestPayment" else rpc
+        metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
+        method = getattr(self._orders, rpc, None) or getattr(self._payments, rpc)
+        call = method(to_message(rpc, request), metadata=metadata, timeout=timeout_seconds)
+        try:
+            answer = await call
+        except grpc.aio.AioRpcError as error:
+            return answer_of(error)
+        headers = {key: str(value) for key, value in await call.initial_metadata()}
+        return Answer("OK", None, json_format.MessageToDict(answer, always_print_fields_with_no_presence=True), headers)
+
+
+def answer_of(error: grpc.aio.AioRpcError) -> Answer:
+    """The Problem of an error, and a check that its ErrorInfo says the same. No details: an answer of Envoy's own."""
+    headers = {key: str(value) for key, value in error.trailing_metadata() or ()}
+    status = rpc_status.from_call(error)
+    if status is None:
+        return Answer(error.code().name, None, {}, headers)
+    info, problem = ErrorInfo(), Problem()
+    assert status.details[0].Unpack(info)
+    assert status.details[-1].Unpack(problem)
+    assert problem.reason == info.reason
+    body = json_format.MessageToDict(problem, always_print_fields_with_no_presence=True)
+    return Answer(error.code().name, problem.status, body, headers)
+
+
+def to_message(rpc: str, request: Body) -> Any:
+    module = order_service_pb2 if hasattr(order_service_pb2, f"{rpc}Request") else payment_service_pb2
+    return json_format.ParseDict(request, getattr(module, f"{rpc}Request")())
+
+
+def _code_of(status: int, body: Body) -> str:
+    """The gRPC status behind a REST answer, by its reason: the table of edge/status.py, read backwards."""
+    if status < 300:
+        return "OK"
+    for row in STATUS.values():
+        if row.http == status and body.get("type") == f"urn:payorder:problem:{reason_to_type(row.reason)}":
+            return row.code.name
+    return "-"
+
+
+def reason_to_type(reason: int) -> str:
+    from payments.v1.error_reason_pb2 import ErrorReason  # noqa: PLC0415
+
+    return ErrorReason.Name(reason).removeprefix("ERROR_REASON_").lower().replace("_", "-")

@@ -1,0 +1,103 @@
+"""A whole service as its users have it: the `payorder` command and Envoy as processes, printing into files."""
+
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import grpc
+
+from payorder.local import postgres
+from payorder.local.issuer import Issuer
+from payorder.local.supervisor import Process, Supervisor
+from payorder.local.up import Up, _accepts_postgres, _envoy, _is_serving, _migrate, service_environment
+from support.doors import GrpcDoor, RestDoor
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Doors to a running service, its issuer, and the folder with its database and logs."""
+
+    data: Path
+    database_url: str
+    issuer: Issuer
+    rest: RestDoor
+    grpc: GrpcDoor
+    grpc_through_envoy: GrpcDoor
+
+    def token(self, subject: str = "alice", scope: str = "read:orders write:orders") -> str:
+        return self.issuer.token(subject=subject, scope=scope)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def running_stack(data: Path, database_url: str, **settings: str) -> AsyncIterator[Stack]:
+    """Service and Envoy on free ports over `database_url`; `settings` are further PAYORDER_* of the service."""
+    wanted = Up(free_port(), free_port(), data, database_url, with_postgres=False)
+    wanted.logs.mkdir(parents=True, exist_ok=True)
+    issuer = Issuer(data / "issuer")
+    environment = service_environment(wanted, database_url, issuer)
+    environment |= {f"PAYORDER_{name.upper()}": value for name, value in settings.items()}
+    supervisor = Supervisor()
+    try:
+        await _migrate(wanted, environment)
+        await supervisor.start(service(wanted, environment))
+        await supervisor.start(_envoy(wanted, issuer))
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session,
+            grpc.aio.insecure_channel(wanted.grpc_address) as direct,
+            grpc.aio.insecure_channel(wanted.address) as through_envoy,
+        ):
+            yield Stack(
+                data=data,
+                database_url=database_url,
+                issuer=issuer,
+                rest=RestDoor(session, wanted.address),
+                grpc=GrpcDoor(direct),
+                grpc_through_envoy=GrpcDoor(through_envoy),
+            )
+    finally:
+        await supervisor.stop()
+
+
+def service(wanted: Up, environment: dict[str, str]) -> Process:
+    return Process(
+        name="payorder",
+        command=[sys.executable, "-m", "payorder", "serve"],
+        environment=environment,
+        log=wanted.logs / "service.log",
+        ready=lambda: _is_serving(wanted.grpc_address),
+    )
+
+
+@asynccontextmanager
+async def running_postgres(data: Path) -> AsyncIterator[postgres.EmbeddedPostgres]:
+    """A real PostgreSQL in `data`, ended with the test run."""
+    prepared = postgres.prepare(data)
+    supervisor = Supervisor()
+    try:
+        await supervisor.start(
+            Process(
+                name="postgres",
+                command=prepared.command,
+                user=prepared.system_user,
+                log=data.parent / "postgres.log",
+                ready=lambda: _accepts_postgres(prepared.url()),
+            )
+        )
+        yield prepared
+    finally:
+        await supervisor.stop()
+
+
+def environment_without_payorder() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("PAYORDER_")}
