@@ -1,5 +1,6 @@
 """The composition root: the one place that knows every concrete class."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -11,18 +12,22 @@ from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.system import SystemClock, new_id
 from payorder.adapters.tokens import FileKeySet, JwtVerifier, KeySet, UrlKeySet
 from payorder.config import Settings, SettingsFault
+from payorder.edge.idempotency import IdempotencyKeys
 from payorder.edge.interceptors import CallSteps
 from payorder.edge.orders import OrderServicer
 from payorder.edge.payments import PaymentServicer
+from payorder.edge.replies import to_order_reply, to_payment_reply
 from payorder.edge.server import EdgeServer, ServerLimits
 from payorder.observability.logging import CallLog
 from payorder.ports.clock import Clock
 from payorder.ports.processor import Processor, ProcessorFactory
 from payorder.ports.store import Store
+from payorder.ports.tokens import TokenVerifier
 from payorder.workflows.background import Background
 from payorder.workflows.cancel_order import CancelOrder
 from payorder.workflows.create_order import CreateOrder
-from payorder.workflows.pay_order import PayOrder
+from payorder.workflows.pay_order import ChargeLimits, PayOrder
+from payorder.workflows.reconcile import Reconcile, ReconcileLimits
 
 PROCESSORS = "payorder.processors"
 
@@ -38,18 +43,21 @@ class App:
 async def running(settings: Settings) -> AsyncIterator[App]:
     """The service from its first connection to the end of its last payment."""
     log = CallLog()
-    store = DatabaseStore(open_database(settings))
+    store = DatabaseStore(open_database(settings), reconcile_after_seconds=settings.reconcile_after_seconds)
     processor = load_processor(settings)
     background = Background(on_fault=log.fault)
-    server = _server(settings, store, processor, background, log)
+    server, reconcile = _assemble(settings, store, processor, background, log)
+    reconciling = asyncio.create_task(reconcile.run())
     try:
         port = await server.start()
         log.event("serving", port=port, processor=settings.processor_name, environment=settings.env)
         yield App(port)
+    finally:
         await server.stop(settings.drain_seconds)
         unfinished = await background.drain(settings.drain_seconds)
         log.event("stopped", unfinished_payments=unfinished)
-    finally:
+        reconciling.cancel()
+        await asyncio.gather(reconciling, return_exceptions=True)
         await processor.close()
         await store.close()
 
@@ -80,38 +88,80 @@ def load_keys(settings: Settings) -> KeySet:
     return FileKeySet(Path(settings.jwks))
 
 
-def _server(settings: Settings, store: Store, processor: Processor, background: Background, log: CallLog) -> EdgeServer:
-    clock: Clock = SystemClock()
-    pay_order = PayOrder(
+def _assemble(
+    settings: Settings, store: Store, processor: Processor, background: Background, log: CallLog
+) -> tuple[EdgeServer, Reconcile]:
+    clock = SystemClock()
+    keys = IdempotencyKeys(settings.fingerprint_secret)
+    reconcile = _reconcile(settings, store, processor, clock, log)
+    cancel_order = CancelOrder(
+        store=store,
+        clock=clock,
+        new_id=new_id,
+        render=to_order_reply,
+        refund=reconcile.refund,
+        background=background,
+    )
+    create_order = CreateOrder(store=store, clock=clock, new_id=new_id, render=to_order_reply)
+    pay_order = _pay_order(settings, store, processor, clock, background)
+    server = EdgeServer(
+        orders=OrderServicer(create_order=create_order, cancel_order=cancel_order, store=store, keys=keys),
+        payments=PaymentServicer(
+            pay_order=pay_order, store=store, keys=keys, answer_within_seconds=settings.answer_within_seconds
+        ),
+        steps=CallSteps(tokens=_tokens(settings), log=log),
+        store=store,
+        limits=_server_limits(settings),
+    )
+    return server, reconcile
+
+
+def _pay_order(
+    settings: Settings, store: Store, processor: Processor, clock: Clock, background: Background
+) -> PayOrder:
+    return PayOrder(
         store=store,
         processor=processor,
         processor_name=settings.processor_name,
-        charge_timeout_seconds=settings.charge_timeout_seconds,
+        limits=ChargeLimits(
+            timeout_seconds=settings.charge_timeout_seconds, send_within_seconds=settings.send_within_seconds
+        ),
         clock=clock,
         new_id=new_id,
+        render=to_payment_reply,
         background=background,
     )
-    tokens = JwtVerifier(
+
+
+def _reconcile(settings: Settings, store: Store, processor: Processor, clock: Clock, log: CallLog) -> Reconcile:
+    return Reconcile(
+        store=store,
+        processor=processor,
+        clock=clock,
+        render=to_payment_reply,
+        limits=ReconcileLimits(
+            every_seconds=settings.reconcile_every_seconds,
+            timeout_seconds=settings.charge_timeout_seconds,
+            compare_every_seconds=settings.compare_every_seconds,
+        ),
+        on_finding=lambda finding: log.finding(finding.kind, payment_id=finding.key),
+        on_fault=log.fault,
+    )
+
+
+def _tokens(settings: Settings) -> TokenVerifier:
+    return JwtVerifier(
         keys=load_keys(settings),
         issuer=settings.issuer,
         audience=settings.audience,
         lifetime_seconds_max=settings.token_lifetime_seconds_max,
     )
-    return EdgeServer(
-        orders=OrderServicer(
-            create_order=CreateOrder(store=store, clock=clock, new_id=new_id),
-            cancel_order=CancelOrder(store=store, clock=clock),
-            store=store,
-        ),
-        payments=PaymentServicer(
-            pay_order=pay_order, store=store, answer_within_seconds=settings.answer_within_seconds
-        ),
-        steps=CallSteps(tokens=tokens, log=log),
-        store=store,
-        limits=ServerLimits(
-            listen=settings.listen,
-            request_bytes_max=settings.request_bytes_max,
-            calls_max=settings.calls_max,
-            serves_reflection=settings.serves_reflection,
-        ),
+
+
+def _server_limits(settings: Settings) -> ServerLimits:
+    return ServerLimits(
+        listen=settings.listen,
+        request_bytes_max=settings.request_bytes_max,
+        calls_max=settings.calls_max,
+        serves_reflection=settings.serves_reflection,
     )

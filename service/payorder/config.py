@@ -4,13 +4,18 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from payorder.domain.secret import Secret
 
 PREFIX = "PAYORDER_"
 
 # The issuer of `./dev up`, whose private key lies in a file of the developer's. Never trusted in production.
 DEVELOPMENT_ISSUER = "urn:payorder:development-issuer"
+
+
+FINGERPRINT_KEY_LENGTH_MIN = 32
 
 
 class Environment(StrEnum):
@@ -43,7 +48,13 @@ class Settings(BaseSettings):
     processor: str | None = None
     processor_options: Mapping[str, str] = {}
     charge_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 20.0
+    send_within_seconds: Annotated[float, Field(gt=0, le=10)] = 2.0
     answer_within_seconds: Annotated[float, Field(gt=0, le=60)] = 8.0
+    reconcile_after_seconds: Annotated[float, Field(gt=0, le=300)] = 25.0
+    reconcile_every_seconds: Annotated[float, Field(gt=0)] = 1.0
+    compare_every_seconds: Annotated[float, Field(gt=0)] = 60.0
+
+    fingerprint_key: SecretStr | None = None
 
     request_bytes_max: Annotated[int, Field(ge=1024)] = 64 * 1024
     calls_max: Annotated[int, Field(ge=1)] = 8192
@@ -53,6 +64,11 @@ class Settings(BaseSettings):
     @property
     def processor_name(self) -> str:
         return self.processor or "sandbox"
+
+    @property
+    def fingerprint_secret(self) -> Secret:
+        """Keys the fingerprints of requests; only production needs one that nobody knows."""
+        return Secret(self.fingerprint_key.get_secret_value() if self.fingerprint_key else "development")
 
     @property
     def serves_reflection(self) -> bool:
@@ -74,11 +90,15 @@ class Settings(BaseSettings):
         return settings
 
     @model_validator(mode="after")
-    def _refuse_development_means_in_production(self) -> Self:
+    def _refuse_what_does_not_fit(self) -> Self:
         if self.env is Environment.PRODUCTION and self.issuer == DEVELOPMENT_ISSUER:
             raise ValueError("PAYORDER_ISSUER: the development issuer is not trusted in production")
         if self.env is Environment.PRODUCTION and self.processor is None:
             raise ValueError("PAYORDER_PROCESSOR: must be named in production")
+        if self.env is Environment.PRODUCTION and len(self.fingerprint_secret.reveal()) < FINGERPRINT_KEY_LENGTH_MIN:
+            raise ValueError("PAYORDER_FINGERPRINT_KEY: must have at least 32 characters in production")
+        if self.reconcile_after_seconds <= self.charge_timeout_seconds:
+            raise ValueError("PAYORDER_RECONCILE_AFTER_SECONDS: must be longer than PAYORDER_CHARGE_TIMEOUT_SECONDS")
         return self
 
 

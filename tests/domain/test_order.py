@@ -110,8 +110,12 @@ def test_an_order_is_not_cancelled_under_a_live_payment() -> None:
     assert "live" == refusal.value.payment_id
 
 
-@pytest.mark.parametrize("order", [PAID, PAID_AND_IN_PROGRESS], ids=["paid", "paid and in progress"])
-def test_a_paid_order_is_not_cancelled(order: Order) -> None:
+def test_a_paid_order_may_be_cancelled_until_it_is_shipped() -> None:
+    PAID.refuse_unless_cancellable()
+
+
+@pytest.mark.parametrize("status", [OrderStatus.SHIPPED, OrderStatus.DELIVERED])
+def test_an_order_that_has_left_is_not_cancelled(status: OrderStatus) -> None:
     with pytest.raises(OrderAlreadyPaid) as refusal:
-        order.refuse_unless_cancellable()
+        replace(PAID, status=status).refuse_unless_cancellable()
     assert "paid" == refusal.value.payment_id

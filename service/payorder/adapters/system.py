@@ -1,6 +1,7 @@
 """The machine's clock and a source of ids."""
 
 import sys
+import time
 from datetime import UTC, datetime
 
 if sys.version_info >= (3, 14):
@@ -15,6 +16,10 @@ class SystemClock:
     def now(self) -> datetime:
         now = datetime.now(UTC)
         return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+    def uptime_seconds(self) -> float:
+        # Where there is no CLOCK_BOOTTIME (macOS), the monotonic clock does not count sleep.
+        return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def new_id() -> str:

@@ -11,6 +11,7 @@ Refusal
 ├── OrderAlreadyPaid       a payment succeeded
 ├── OrderCancelled         the order was cancelled
 ├── PaymentInProgress      another attempt is being made
+├── IdempotencyKeyReused   the key came with another request before
 ├── RateLimited            too many calls
 ├── Busy                   no room, or no database, right now
 └── DeadlineTooShort       the caller would be gone before the answer
@@ -95,6 +96,10 @@ class PaymentInProgress(Refusal):
     def __init__(self, payment_id: str) -> None:
         super().__init__(payment_id)
         self.payment_id = payment_id
+
+
+class IdempotencyKeyReused(Refusal):
+    pass
 
 
 class RateLimited(Refusal):

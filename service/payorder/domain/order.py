@@ -44,9 +44,11 @@ class Order:
             raise AmountMismatch
 
     def refuse_unless_cancellable(self) -> None:
-        """Raises PaymentInProgress while a payment is live and OrderAlreadyPaid once it is paid."""
-        if self.status is not OrderStatus.CANCELLED:
-            self._refuse_if_closed()
+        """Raises PaymentInProgress while a payment is being made, and OrderAlreadyPaid once the goods have left."""
+        if self.active_payment_id is not None:
+            raise PaymentInProgress(self.active_payment_id)
+        if self.paid_payment_id is not None and self.status in (OrderStatus.SHIPPED, OrderStatus.DELIVERED):
+            raise OrderAlreadyPaid(self.paid_payment_id)
 
     def _refuse_if_closed(self) -> None:
         if self.status is OrderStatus.CANCELLED:

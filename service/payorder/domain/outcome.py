@@ -1,4 +1,4 @@
-"""What a processor answered to a charge. An answer is a value, never an exception."""
+"""What a processor answered to a charge, a cancel or a refund. An answer is a value, never an exception."""
 
 from dataclasses import dataclass
 

@@ -42,6 +42,10 @@ class Payment:
             case _:
                 assert_never(outcome)
 
+    def still_processing(self) -> "Payment":
+        """The payment as its caller may see it while its end is not written down."""
+        return replace(self, status=PaymentStatus.PROCESSING)
+
     def _moved(
         self,
         status: PaymentStatus,

@@ -10,12 +10,14 @@ from uuid import UUID, uuid4
 
 import grpc
 from google.protobuf.message import Message
+from google.rpc.status_pb2 import Status
 from grpc_interceptor import AsyncServerInterceptor
 
 from payorder.domain.errors import DeadlineTooShort, Refusal, ScopeMissing, Unauthenticated
 from payorder.edge.caller import set_current_caller
 from payorder.edge.methods import METHODS, PACKAGE_PREFIX, Method
-from payorder.edge.status import Declined, Internal, NotCharged, Unanswered, reason_name, row_of, status_of
+from payorder.edge.replies import REPLAYED, ErrorReply, to_bytes
+from payorder.edge.status import Internal, Row, reason_name, row_of, status_of
 from payorder.edge.validation import validate
 from payorder.observability.logging import CallLog
 from payorder.ports.tokens import Caller, TokenVerifier
@@ -32,6 +34,11 @@ class CallSteps(AsyncServerInterceptor):
     def __init__(self, *, tokens: TokenVerifier, log: CallLog) -> None:
         self._tokens = tokens
         self._log = log
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        handler = await super().intercept_service(continuation, handler_call_details)  # type: ignore[no-untyped-call]  # no types
+        # Every answer leaves with its maps in order: a replay is the same bytes as the first answer.
+        return handler and handler._replace(response_serializer=to_bytes)
 
     async def intercept(
         self, method: Callable[..., Any], request_or_iterator: Any, context: Context, method_name: str
@@ -60,15 +67,19 @@ class CallSteps(AsyncServerInterceptor):
     ) -> Message:
         try:
             answer = await self._allowed(call, method, handler, request, context)
-        except (Refusal, Declined, NotCharged) as error:
-            if isinstance(error, Unauthenticated):
-                self._log.token_refused(cause=error.cause, request_id=call.request_id)
-            call.result = reason_name(row_of(error))
-            await _abort(context, error)
+        except ErrorReply as error:
+            call.result = reason_name(error.row)
+            await _abort(context, error.row, error.status, *([REPLAYED] if error.is_replay else []))
+        except Refusal as refusal:
+            if isinstance(refusal, Unauthenticated):
+                self._log.token_refused(cause=refusal.cause, request_id=call.request_id)
+            call.result = reason_name(row_of(refusal))
+            await _abort(context, row_of(refusal), status_of(refusal))
         except Exception as fault:  # noqa: BLE001 - any fault becomes INTERNAL, and its text goes no further
             self._log.fault(fault, request_id=call.request_id)
             call.result = "INTERNAL"
-            await _abort(context, Internal(call.request_id))
+            internal = Internal(call.request_id)
+            await _abort(context, row_of(internal), status_of(internal))
         call.result = "OK"
         return answer
 
@@ -127,9 +138,8 @@ def _refuse_when_too_late(method: Method | None, context: Context) -> None:
         raise DeadlineTooShort
 
 
-async def _abort(context: Context, error: Unanswered) -> NoReturn:
-    row = row_of(error)
-    trailers: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status_of(error).SerializeToString())]
+async def _abort(context: Context, row: Row, status: Status, *further: tuple[str, str]) -> NoReturn:
+    trailers: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", to_bytes(status)), *further]
     if row.retry_after_seconds is not None:
         trailers.append(("retry-after", str(row.retry_after_seconds)))
     await context.abort(row.code, row.detail, tuple(trailers))

@@ -13,7 +13,11 @@ from payments.v1.order_service_pb2 import (
     ListOrdersResponse,
 )
 from payments.v1.order_service_pb2_grpc import OrderServiceServicer
+from payorder.domain.idempotency import Replay
+from payorder.domain.order import Order
 from payorder.edge.caller import current_caller
+from payorder.edge.idempotency import IdempotencyKeys
+from payorder.edge.replies import REPLAYED
 from payorder.edge.translate import (
     to_create_order_command,
     to_id,
@@ -29,15 +33,19 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class OrderServicer(OrderServiceServicer):
-    def __init__(self, *, create_order: CreateOrder, cancel_order: CancelOrder, store: Store) -> None:
+    def __init__(
+        self, *, create_order: CreateOrder, cancel_order: CancelOrder, store: Store, keys: IdempotencyKeys
+    ) -> None:
         self._create_order = create_order
         self._cancel_order = cancel_order
         self._store = store
+        self._keys = keys
 
     async def CreateOrder(self, request: CreateOrderRequest, context: Context) -> OrderMessage:
-        order = await self._create_order(to_create_order_command(request, current_caller()))
-        await context.send_initial_metadata((("location", f"/orders/{order.id}"),))
-        return to_order_message(order)
+        key = self._keys.of(request, context)
+        created = await self._create_order(to_create_order_command(request, current_caller(), key))
+        order_id = created.resource_id if isinstance(created, Replay) else created.id
+        return await _answered(context, created, ("location", f"/orders/{order_id}"))
 
     async def GetOrder(self, request: GetOrderRequest, context: Context) -> OrderMessage:
         return to_order_message(await self._store.get_order(to_id(request.order_id), current_caller().subject))
@@ -47,4 +55,15 @@ class OrderServicer(OrderServiceServicer):
         return ListOrdersResponse(data=map(to_order_message, page.items), next_page_token=to_next_page_token(page))
 
     async def CancelOrder(self, request: CancelOrderRequest, context: Context) -> OrderMessage:
-        return to_order_message(await self._cancel_order(to_id(request.order_id), current_caller().subject))
+        key = self._keys.of(request, context)
+        return await _answered(
+            context, await self._cancel_order(to_id(request.order_id), current_caller().subject, key)
+        )
+
+
+async def _answered(context: Context, result: Replay | Order, *metadata: tuple[str, str]) -> OrderMessage:
+    if isinstance(result, Replay):
+        await context.send_initial_metadata((*metadata, REPLAYED))
+        return OrderMessage.FromString(result.reply.body)
+    await context.send_initial_metadata(metadata)
+    return to_order_message(result)

@@ -12,10 +12,9 @@ from payments.v1.payment_service_pb2 import (
     PayOrderRequest,
 )
 from payments.v1.payment_service_pb2_grpc import PaymentServiceServicer
-from payorder.domain.payment import Payment
-from payorder.domain.states import PaymentStatus
 from payorder.edge.caller import current_caller
-from payorder.edge.status import Declined, NotCharged
+from payorder.edge.idempotency import IdempotencyKeys
+from payorder.edge.replies import REPLAYED, ErrorReply
 from payorder.edge.translate import (
     to_id,
     to_next_page_token,
@@ -24,7 +23,7 @@ from payorder.edge.translate import (
     to_payment_message,
 )
 from payorder.ports.store import Store
-from payorder.workflows.pay_order import PayOrder
+from payorder.workflows.pay_order import PayOrder, PayOrderAnswer
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -33,19 +32,22 @@ _ANSWER_MARGIN_SECONDS = 0.5
 
 
 class PaymentServicer(PaymentServiceServicer):
-    def __init__(self, *, pay_order: PayOrder, store: Store, answer_within_seconds: float) -> None:
+    def __init__(
+        self, *, pay_order: PayOrder, store: Store, keys: IdempotencyKeys, answer_within_seconds: float
+    ) -> None:
         self._pay_order = pay_order
         self._store = store
+        self._keys = keys
         self._answer_within_seconds = answer_within_seconds
 
     async def PayOrder(self, request: PayOrderRequest, context: Context) -> OrderPayment:
-        command = to_pay_order_command(
-            request, current_caller(), answer_within_seconds=self._seconds_to_answer(context)
-        )
-        payment = await self._pay_order(command)
-        _raise_if_unsuccessful(payment)
-        await context.send_initial_metadata(_metadata_of(payment))
-        return to_payment_message(payment)
+        key, seconds = self._keys.of(request, context), self._seconds_to_answer(context)
+        command = to_pay_order_command(request, current_caller(), key, answer_within_seconds=seconds)
+        answer = await self._pay_order(command)
+        if answer.reply.code != grpc.StatusCode.OK.value[0]:
+            raise ErrorReply(answer.reply, is_replay=answer.is_replay)
+        await context.send_initial_metadata(_metadata_of(answer))
+        return OrderPayment.FromString(answer.reply.body)
 
     async def GetPayment(self, request: GetPaymentRequest, context: Context) -> OrderPayment:
         owner = current_caller().subject
@@ -65,14 +67,11 @@ class PaymentServicer(PaymentServiceServicer):
         return min(self._answer_within_seconds, left - _ANSWER_MARGIN_SECONDS)
 
 
-def _raise_if_unsuccessful(payment: Payment) -> None:
-    if payment.status is PaymentStatus.FAILED:
-        raise Declined(payment) if payment.decline_code else NotCharged(payment)
-
-
-def _metadata_of(payment: Payment) -> tuple[tuple[str, str], ...]:
-    """What the REST edge turns into headers: where the payment is, and 202 while its outcome is not known."""
-    location = ("location", f"/payments/{payment.id}")
-    if payment.status is PaymentStatus.PROCESSING:
-        return location, ("x-http-status", "202")
-    return (location,)
+def _metadata_of(answer: PayOrderAnswer) -> tuple[tuple[str, str], ...]:
+    """What the REST edge turns into headers: where the payment is, 202 while its outcome is not known, a replay."""
+    metadata = [("location", f"/payments/{answer.payment_id}")]
+    if answer.is_open:
+        metadata.append(("x-http-status", "202"))
+    if answer.is_replay:
+        metadata.append(REPLAYED)
+    return tuple(metadata)

@@ -20,6 +20,7 @@ from payorder.domain.errors import (
     CurrencyMismatch,
     DeadlineTooShort,
     FieldFault,
+    IdempotencyKeyReused,
     InvalidFields,
     MalformedRequest,
     OrderAlreadyPaid,
@@ -76,6 +77,10 @@ class Row:
     title: str
     detail: str
     retry_after_seconds: int | None = None
+
+
+def reason_name(row: Row) -> str:
+    return ErrorReason.Name(row.reason).removeprefix("ERROR_REASON_")
 
 
 R = ErrorReason
@@ -150,6 +155,13 @@ STATUS: Mapping[type[Unanswered], Row] = {
         "A payment is in progress",
         "Read the payment to learn how it ends; nothing was done by this call.",
     ),
+    IdempotencyKeyReused: Row(
+        StatusCode.INVALID_ARGUMENT,
+        422,
+        R.ERROR_REASON_IDEMPOTENCY_KEY_REUSED,
+        "The idempotency key was used before",
+        "This key came with another request; nothing was done by this call.",
+    ),
     RateLimited: Row(
         StatusCode.RESOURCE_EXHAUSTED,
         429,
@@ -198,6 +210,9 @@ STATUS: Mapping[type[Unanswered], Row] = {
 }
 
 
+REASONS: Mapping[str, Row] = {reason_name(row): row for row in STATUS.values()}
+
+
 def row_of(error: Unanswered) -> Row:
     return STATUS[type(error)]
 
@@ -212,10 +227,6 @@ def status_of(error: Unanswered) -> Status:
         status.details.append(_pack(BadRequest(field_violations=violations)))
     status.details.append(_pack(_problem(row, error, faults)))
     return status
-
-
-def reason_name(row: Row) -> str:
-    return ErrorReason.Name(row.reason).removeprefix("ERROR_REASON_")
 
 
 def _error_info(row: Row, error: Unanswered) -> ErrorInfo:

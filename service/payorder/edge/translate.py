@@ -13,6 +13,7 @@ from payments.v1.order_service_pb2 import CreateOrderRequest, ListOrdersRequest
 from payments.v1.payment_pb2 import OrderPayment
 from payments.v1.payment_service_pb2 import ListPaymentsRequest, PayOrderRequest
 from payorder.domain.errors import BrokenRule, FieldFault, InvalidFields
+from payorder.domain.idempotency import IdempotencyKey
 from payorder.domain.money import Currency, Money, parse_money
 from payorder.domain.order import Order
 from payorder.domain.payment import Payment
@@ -25,17 +26,22 @@ from payorder.workflows.pay_order import PayOrderCommand
 PAGE_SIZE_DEFAULT = 20
 
 
-def to_create_order_command(request: CreateOrderRequest, caller: Caller) -> CreateOrderCommand:
+def to_create_order_command(
+    request: CreateOrderRequest, caller: Caller, key: IdempotencyKey | None
+) -> CreateOrderCommand:
     return CreateOrderCommand(
         owner=caller.subject,
         total=_to_money("totalAmount", request.total_amount, request.currency),
         pet_id=request.pet_id if request.HasField("pet_id") else None,
         description=request.description if request.HasField("description") else None,
         metadata=dict(request.metadata),
+        key=key,
     )
 
 
-def to_pay_order_command(request: PayOrderRequest, caller: Caller, *, answer_within_seconds: float) -> PayOrderCommand:
+def to_pay_order_command(
+    request: PayOrderRequest, caller: Caller, key: IdempotencyKey | None, *, answer_within_seconds: float
+) -> PayOrderCommand:
     """Raises InvalidFields with what is wrong with the amount, the currency and the source, all at once."""
     faults: list[FieldFault] = []
     try:
@@ -53,6 +59,7 @@ def to_pay_order_command(request: PayOrderRequest, caller: Caller, *, answer_wit
         owner=caller.subject,
         amount=amount,
         source=source,
+        key=key,
         answer_within_seconds=answer_within_seconds,
     )
 

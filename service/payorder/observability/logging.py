@@ -54,6 +54,10 @@ class CallLog:
     def fault(self, fault: BaseException, *, request_id: str | None = None) -> None:
         self._logger.error("fault", request_id=request_id, faults=[_describe(each) for each in _chain(fault)])
 
+    def finding(self, kind: str, *, payment_id: str) -> None:
+        """The books differ: somebody must look."""
+        self._logger.error("finding", kind=kind, payment_id=payment_id)
+
     def event(self, name: str, **fields: str | int) -> None:
         """A change in the life of the process."""
         self._logger.info(name, **fields)

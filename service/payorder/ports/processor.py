@@ -1,6 +1,8 @@
 """What a payment processor must do for us."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from payorder.domain.money import Money
@@ -8,14 +10,40 @@ from payorder.domain.outcome import Outcome
 from payorder.domain.source import Source
 
 
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """A charge in the processor's own books: `key` is the payment id it was made under."""
+
+    key: str
+    reference: str
+    amount: Money
+
+
 class Processor(Protocol):
     """A payment service provider. `key` is the payment id, its idempotency key: one key never charges twice.
 
-    Answers with an Outcome and raises only on bugs. What is not certain is Unknown, never Failed.
+    Answers with an Outcome and raises only on bugs. What is not certain is Unknown, never Failed; an answer about
+    another amount than ours is not certain either.
     """
 
     async def charge(self, key: str, amount: Money, source: Source) -> Outcome:
-        """Take `amount` from `source`. The source is not kept by the caller and must not be logged."""
+        """Take `amount` from `source`, unless `key` was cancelled: then Failed. The source must not be logged."""
+        ...
+
+    async def cancel(self, key: str, amount: Money) -> Outcome:
+        """Cancel or tell: afterwards `key` can never charge, if it has not charged `amount` already.
+
+        Failed when it never will charge, also for a key that the processor has not seen; Approved or Declined when
+        that is how the charge ended. This is the fence that makes a late charge by a sleeping process harmless.
+        """
+        ...
+
+    async def refund(self, key: str, reference: str, amount: Money) -> Outcome:
+        """Give back `amount` of the charge `reference`. `key` is the refund id: one key never refunds twice."""
+        ...
+
+    async def charges(self, since: datetime) -> list[Charge]:
+        """Every charge made since then, for the comparison of books."""
         ...
 
     async def close(self) -> None:

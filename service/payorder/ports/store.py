@@ -1,11 +1,16 @@
 """What must be remembered, in the workflows' words."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
+from payorder.domain.finding import Finding
+from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
 from payorder.domain.order import Order
 from payorder.domain.payment import Payment
+from payorder.domain.refund import Refund
+from payorder.ports.processor import Charge
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +37,33 @@ class Page(Generic[Item]):
         return cls(items[:size], len(items) > size)
 
 
+@dataclass(frozen=True, slots=True)
+class CancelRequest:
+    """`refund_id` is used if the order turns out to be paid."""
+
+    order_id: str
+    owner: str
+    refund_id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A cancelled order, and the refund that its payment now awaits, if it had one."""
+
+    order: Order
+    refund: Refund | None
+
+
 class Store(Protocol):
     """Orders and payments. Every method is one short transaction, retried inside when the database asks for it.
 
-    Raises Busy when no connection is to be had in time or the database is away: then nothing happened.
+    Raises Busy when no connection is to be had in time or the database is away: then nothing happened. Where a method
+    takes a key, it answers with the Replay of a request that it has seen, and raises IdempotencyKeyReused for another
+    request under the same key. Keys are kept as long as what they made.
     """
 
-    async def add_order(self, order: Order) -> None: ...
+    async def add_order(self, order: Order, reply: Reply, key: IdempotencyKey | None) -> Replay | None: ...
 
     async def get_order(self, order_id: str, owner: str) -> Order:
         """Raises OrderNotFound, for an unknown order and for another owner's alike."""
@@ -46,20 +71,54 @@ class Store(Protocol):
 
     async def list_orders(self, owner: str, page: PageRequest) -> Page[Order]: ...
 
-    async def cancel_order(self, order_id: str, owner: str, at: datetime) -> Order:
-        """Raises OrderNotFound, PaymentInProgress, OrderAlreadyPaid. A cancelled order is answered as it is."""
-        ...
+    async def cancel_order(
+        self, cancel: CancelRequest, render: Callable[[Order], Reply], key: IdempotencyKey | None
+    ) -> Cancelled | Replay:
+        """Cancel, and reserve the refund of a paid order in the same breath. A cancelled order is answered as it is.
 
-    async def claim(self, payment: Payment, owner: str) -> None:
-        """Write a payment that is processing, and with it the exclusive right to charge.
-
-        Afterwards no other payment of the order can be claimed until this one has failed.
-        Raises OrderNotFound, OrderCancelled, OrderAlreadyPaid, PaymentInProgress, CurrencyMismatch, AmountMismatch.
+        Raises OrderNotFound, PaymentInProgress, OrderAlreadyPaid (shipped or delivered).
         """
         ...
 
-    async def settle(self, payment: Payment, at: datetime) -> Payment:
-        """Write the end of a processing payment and of its order. The first to settle wins; all get the winner's."""
+    async def claim(self, payment: Payment, owner: str, key: IdempotencyKey | None) -> Replay | None:
+        """Write a payment that is processing, and with it the exclusive right to charge.
+
+        Afterwards no other payment of the order can be claimed until this one has failed.
+        Raises OrderNotFound, OrderCancelled, OrderAlreadyPaid, PaymentInProgress (also for a key whose payment is still
+        open), CurrencyMismatch, AmountMismatch.
+        """
+        ...
+
+    async def settle(self, payment: Payment, reply: Reply, at: datetime) -> Reply:
+        """Write the end of an open payment: payment, order, receipt, events and reply, together.
+
+        The first to settle wins; everybody gets the winner's reply.
+        """
+        ...
+
+    async def mark_unknown(self, payment_id: str) -> None:
+        """The charge was not answered: let whoever reconciles look at it now."""
+        ...
+
+    async def lease_open_payments(self, *, at_most: int, lease_seconds: float) -> list[Payment]:
+        """Open payments that are due to be asked after, which nobody else gets while the lease lasts.
+
+        Due by the database's clock: no replica's own clock decides.
+        """
+        ...
+
+    async def lease_open_refunds(self, *, at_most: int, lease_seconds: float) -> list[Refund]: ...
+
+    async def settle_refund(self, refund: Refund, reference: str | None, at: datetime) -> None:
+        """Write the end of a refund; `reference` is the processor's, None for one that failed."""
+        ...
+
+    async def retry_later(self, payment_or_refund: Payment | Refund) -> None:
+        """Nothing is known yet: ask again, the later the more often it was asked."""
+        ...
+
+    async def compare(self, charges: Sequence[Charge]) -> list[Finding]:
+        """What does not fit between the processor's books and ours. New findings are recorded, and answered once."""
         ...
 
     async def get_payment(self, payment_id: str, owner: str) -> Payment:

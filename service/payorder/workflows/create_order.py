@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
 from payorder.domain.money import Money
 from payorder.domain.order import Order
 from payorder.domain.states import OrderStatus
@@ -17,15 +18,20 @@ class CreateOrderCommand:
     pet_id: str | None
     description: str | None
     metadata: Mapping[str, str]
+    key: IdempotencyKey | None
 
 
 class CreateOrder:
-    def __init__(self, *, store: Store, clock: Clock, new_id: Callable[[], str]) -> None:
+    def __init__(
+        self, *, store: Store, clock: Clock, new_id: Callable[[], str], render: Callable[[Order], Reply]
+    ) -> None:
         self._store = store
         self._clock = clock
         self._new_id = new_id
+        self._render = render
 
-    async def __call__(self, command: CreateOrderCommand) -> Order:
+    async def __call__(self, command: CreateOrderCommand) -> Replay | Order:
+        """The new order, or the answer that this key got before. Raises IdempotencyKeyReused."""
         now = self._clock.now()
         order = Order(
             id=self._new_id(),
@@ -38,5 +44,4 @@ class CreateOrder:
             created_at=now,
             updated_at=now,
         )
-        await self._store.add_order(order)
-        return order
+        return await self._store.add_order(order, self._render(order), command.key) or order

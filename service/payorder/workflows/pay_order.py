@@ -3,12 +3,17 @@
 claim    one short transaction writes the payment `processing`, and with it the exclusive right to charge.
 charge   the processor is called under the payment's id; no transaction is open.
 settle   one short transaction writes the outcome to payment and order, for the first who comes with it.
+
+What stays open, because nobody knows or this process dies, is settled by reconcile.py.
 """
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
+from payorder.domain.errors import Busy
+from payorder.domain.idempotency import IdempotencyKey, Reply
 from payorder.domain.money import Money
 from payorder.domain.outcome import Outcome, Unknown
 from payorder.domain.payment import Payment
@@ -19,6 +24,9 @@ from payorder.ports.processor import Processor
 from payorder.ports.store import Store
 from payorder.workflows.background import Background
 
+_SETTLE_ATTEMPTS = 5
+_SETTLE_WAIT_SECONDS = 0.2
+
 
 @dataclass(frozen=True, slots=True)
 class PayOrderCommand:
@@ -28,7 +36,26 @@ class PayOrderCommand:
     owner: str
     amount: Money
     source: Source
+    key: IdempotencyKey | None
     answer_within_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PayOrderAnswer:
+    """`is_open`: the outcome is not known yet. `is_replay`: this answer was given before, under the same key."""
+
+    payment_id: str
+    reply: Reply
+    is_open: bool = False
+    is_replay: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeLimits:
+    """`send_within_seconds`: a charge that was not sent this long after its claim began is not sent at all."""
+
+    timeout_seconds: float
+    send_within_seconds: float
 
 
 class PayOrder:
@@ -40,21 +67,23 @@ class PayOrder:
         store: Store,
         processor: Processor,
         processor_name: str,
-        charge_timeout_seconds: float,
+        limits: ChargeLimits,
         clock: Clock,
         new_id: Callable[[], str],
+        render: Callable[[Payment], Reply],
         background: Background,
     ) -> None:
         self._store = store
         self._processor = processor
         self._processor_name = processor_name
-        self._charge_timeout_seconds = charge_timeout_seconds
+        self._limits = limits
         self._clock = clock
         self._new_id = new_id
+        self._render = render
         self._background = background
 
-    async def __call__(self, command: PayOrderCommand) -> Payment:
-        """The payment as far as it has come: succeeded, failed, or processing when the answer is not known in time.
+    async def __call__(self, command: PayOrderCommand) -> PayOrderAnswer:
+        """The answer as far as it is known in time.
 
         Raises what Store.claim raises; after that, nothing but bugs.
         """
@@ -68,23 +97,49 @@ class PayOrder:
             raise
         if not done:
             self._background.disown(paying)
-            return payment
+            return self._still_open(payment)
         return paying.result()
 
-    async def _claim_charge_settle(self, payment: Payment, command: PayOrderCommand) -> Payment:
-        await self._store.claim(payment, command.owner)
-        outcome = await self._charge(payment, command.source)
+    async def _claim_charge_settle(self, payment: Payment, command: PayOrderCommand) -> PayOrderAnswer:
+        began = self._clock.uptime_seconds()
+        replay = await self._store.claim(payment, command.owner, command.key)
+        if replay is not None:
+            return PayOrderAnswer(replay.resource_id, replay.reply, is_replay=True)
+        outcome = await self._charge(payment, command.source, began)
         settled = payment.after(outcome)
         if settled.status is PaymentStatus.PROCESSING:
-            return settled
-        return await self._store.settle(settled, self._clock.now())
+            return await self._leave_open(payment)
+        return await self._settle(settled)
 
-    async def _charge(self, payment: Payment, source: Source) -> Outcome:
+    async def _charge(self, payment: Payment, source: Source, began: float) -> Outcome:
+        # After a long sleep somebody else may have fenced this payment: do not even try.
+        if self._clock.uptime_seconds() - began > self._limits.send_within_seconds:
+            return Unknown()
         try:
-            async with asyncio.timeout(self._charge_timeout_seconds):
+            async with asyncio.timeout(self._limits.timeout_seconds):
                 return await self._processor.charge(payment.id, payment.amount, source)
         except TimeoutError:
             return Unknown()
+
+    async def _settle(self, payment: Payment) -> PayOrderAnswer:
+        """The money has moved or not: that must be written down, here or, if the database stays away, by reconcile."""
+        for attempt in range(1, _SETTLE_ATTEMPTS + 1):
+            try:
+                reply = await self._store.settle(payment, self._render(payment), self._clock.now())
+            except Busy:
+                await asyncio.sleep(_SETTLE_WAIT_SECONDS * 2**attempt)
+            else:
+                return PayOrderAnswer(payment.id, reply)
+        return self._still_open(payment)
+
+    async def _leave_open(self, payment: Payment) -> PayOrderAnswer:
+        # A refusal would be a lie after the claim. Without the mark the payment is only looked at somewhat later.
+        with suppress(Busy):
+            await self._store.mark_unknown(payment.id)
+        return self._still_open(payment)
+
+    def _still_open(self, payment: Payment) -> PayOrderAnswer:
+        return PayOrderAnswer(payment.id, self._render(payment.still_processing()), is_open=True)
 
     def _new_payment(self, command: PayOrderCommand) -> Payment:
         return Payment(

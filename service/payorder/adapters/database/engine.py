@@ -24,6 +24,7 @@ _TRANSIENT_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 _TRANSIENT_SQLITE_CODES = frozenset({5, 6})
 # Connection exceptions, too many connections, operator intervention (shutdown, crash, starting up).
 _AWAY_SQLSTATE_PREFIXES = ("08", "53", "57P")
+_FINISH_TIMEOUT_SECONDS = 5.0
 _POSTGRESQL_SETTINGS = {
     "statement_timeout": "5000",
     "lock_timeout": "2000",
@@ -35,6 +36,10 @@ class Conflict(Exception):
     """What a transaction read has changed under it; it is to be run again."""
 
 
+class CommitUnknown(Busy):
+    """The connection was lost while the transaction was committed: it may or may not have been."""
+
+
 class Database:
     """One database by URL: `sqlite:///path` or `postgresql://user@host/name`. Raises ValueError on any other."""
 
@@ -44,9 +49,11 @@ class Database:
         if driver_url.get_backend_name() == "sqlite":
             # SQLite has one writer: waiting for its connection is fairer than waiting for its lock.
             self._writes = _sqlite_engine(driver_url, 1, pool_timeout_seconds)
+            self._finishes = _sqlite_engine(driver_url, 1, _FINISH_TIMEOUT_SECONDS)
             reads = _sqlite_engine(driver_url, pool_size, pool_timeout_seconds)
         else:
             self._writes = reads = _postgresql_engine(driver_url, pool_size, pool_timeout_seconds)
+            self._finishes = _postgresql_engine(driver_url, max(2, pool_size // 2), _FINISH_TIMEOUT_SECONDS)
         self._reads = reads.execution_options(isolation_level="AUTOCOMMIT")
         self._retrying = stamina.AsyncRetryingCaller(
             attempts=6, timeout=None, wait_initial=0.005, wait_max=0.2, wait_jitter=0.02
@@ -55,7 +62,12 @@ class Database:
     async def write(self, phase: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
         """Run `phase` in one transaction, again from its start after a conflict. Raises Busy when it cannot begin."""
         with _busy_when_away():
-            return await self._retrying(self._in_transaction, phase)
+            return await self._retrying(_in_transaction, self._writes, phase)
+
+    async def finish(self, phase: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+        """Like `write`, on connections of its own: what was begun is not starved by what begins."""
+        with _busy_when_away():
+            return await self._retrying(_in_transaction, self._finishes, phase)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
@@ -66,11 +78,20 @@ class Database:
 
     async def close(self) -> None:
         await self._writes.dispose()
+        await self._finishes.dispose()
         await self._reads.dispose()
 
-    async def _in_transaction(self, phase: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
-        async with self._writes.begin() as connection:
-            return await phase(connection)
+
+async def _in_transaction(engine: AsyncEngine, phase: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+    async with engine.connect() as connection:
+        result = await phase(connection)
+        try:
+            await connection.commit()
+        except (DBAPIError, OSError) as error:
+            if _is_transient(error):
+                raise
+            raise CommitUnknown from error
+        return result
 
 
 def with_driver(url: str) -> URL:

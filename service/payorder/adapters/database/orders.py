@@ -1,38 +1,65 @@
 """Statements on orders."""
 
-from datetime import datetime
+from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from payorder.adapters.database import events, refunds
+from payorder.adapters.database.engine import Conflict
 from payorder.adapters.database.rows import from_order, to_milliseconds, to_order
 from payorder.adapters.database.tables import orders
 from payorder.domain.errors import OrderNotFound
+from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
 from payorder.domain.order import Order
 from payorder.domain.states import ORDER, OrderStatus, move
-from payorder.ports.store import Page, PageRequest
+from payorder.ports.store import Cancelled, CancelRequest, Page, PageRequest
 
 _ADD = insert(orders)
 _GET = select(orders).where(orders.c.id == bindparam("order_id"), orders.c.owner_sub == bindparam("owner"))
 # SQLite has no row locks and leaves FOR UPDATE out; there the whole transaction is exclusive.
 _GET_LOCKED = _GET.with_for_update()
+_CREATED_BY = select(orders).where(orders.c.owner_sub == bindparam("owner"), orders.c.create_key == bindparam("key"))
+_CANCELLED_BY = select(orders).where(orders.c.owner_sub == bindparam("owner"), orders.c.cancel_key == bindparam("key"))
 _FIRST_PAGE = (
     select(orders).where(orders.c.owner_sub == bindparam("owner")).order_by(orders.c.id.desc()).limit(bindparam("rows"))
 )
 _NEXT_PAGE = _FIRST_PAGE.where(orders.c.id < bindparam("after"))
-_SET_STATUS = (
+_CANCEL = (
     update(orders)
     .where(orders.c.id == bindparam("order_id"))
-    .values(status=bindparam("new_status"), updated_at=bindparam("at"))
+    .values(status="cancelled", updated_at=bindparam("at"), event_seq=orders.c.event_seq + 1)
+    .returning(orders)
+)
+_KEEP_CANCEL_REPLY = (
+    update(orders)
+    .where(orders.c.id == bindparam("order_id"), orders.c.cancel_key.is_(None))
+    .values(
+        cancel_key=bindparam("key"), cancel_fingerprint=bindparam("fingerprint"), cancel_reply=bindparam("new_reply")
+    )
 )
 
 
-async def add(connection: AsyncConnection, order: Order) -> None:
-    await connection.execute(_ADD, from_order(order))
+async def add(connection: AsyncConnection, order: Order, reply: Reply, key: IdempotencyKey | None) -> Replay | None:
+    if key is None:
+        await connection.execute(_ADD, from_order(order))
+        return None
+    row = (await connection.execute(_CREATED_BY, {"owner": order.owner, "key": key.key})).one_or_none()
+    if row is not None:
+        key.refuse_other_request(row.create_fingerprint)
+        return Replay(row.id, Reply(0, row.create_reply))
+    kept = {"create_key": key.key, "create_fingerprint": key.fingerprint, "create_reply": reply.body}
+    try:
+        await connection.execute(_ADD, from_order(order) | kept)
+    except IntegrityError:
+        raise Conflict from None  # The same key came in between.
+    return None
 
 
 async def get(connection: AsyncConnection, order_id: str, owner: str) -> Order:
-    return _found((await connection.execute(_GET, {"order_id": order_id, "owner": owner})).one_or_none())
+    return to_order(await _get_row(connection, _GET, order_id, owner))
 
 
 async def list_page(connection: AsyncConnection, owner: str, page: PageRequest) -> Page[Order]:
@@ -41,18 +68,43 @@ async def list_page(connection: AsyncConnection, owner: str, page: PageRequest) 
     return Page.of([to_order(row) for row in rows], page.size)
 
 
-async def cancel(connection: AsyncConnection, order_id: str, owner: str, at: datetime) -> Order:
-    row = (await connection.execute(_GET_LOCKED, {"order_id": order_id, "owner": owner})).one_or_none()
-    order = _found(row)
+async def cancel(
+    connection: AsyncConnection, request: CancelRequest, render: Callable[[Order], Reply], key: IdempotencyKey | None
+) -> Cancelled | Replay:
+    if key is not None:
+        row = (await connection.execute(_CANCELLED_BY, {"owner": request.owner, "key": key.key})).one_or_none()
+        if row is not None:
+            key.refuse_other_request(row.cancel_fingerprint)
+            return Replay(row.id, Reply(0, row.cancel_reply))
+    cancelled = await _cancelled(connection, request)
+    if key is not None:
+        await _keep_cancel_reply(connection, request.order_id, render(cancelled.order), key)
+    return cancelled
+
+
+async def _cancelled(connection: AsyncConnection, request: CancelRequest) -> Cancelled:
+    order = to_order(await _get_row(connection, _GET_LOCKED, request.order_id, request.owner))
     order.refuse_unless_cancellable()
     if order.status is OrderStatus.CANCELLED:
-        return order
-    status = move(ORDER, order.status, OrderStatus.CANCELLED)
-    await connection.execute(_SET_STATUS, {"order_id": order_id, "new_status": status, "at": to_milliseconds(at)})
-    return await get(connection, order_id, owner)
+        return Cancelled(order, None)
+    move(ORDER, order.status, OrderStatus.CANCELLED)
+    at = to_milliseconds(request.at)
+    row = (await connection.execute(_CANCEL, {"order_id": order.id, "at": at})).one()
+    await events.add(connection, order.id, row.event_seq, at, ("order.cancelled", order.id))
+    refund = await refunds.reserve(connection, request.refund_id, order, at) if order.paid_payment_id else None
+    return Cancelled(to_order(row), refund)
 
 
-def _found(row: object | None) -> Order:
+async def _keep_cancel_reply(connection: AsyncConnection, order_id: str, reply: Reply, key: IdempotencyKey) -> None:
+    kept = {"order_id": order_id, "key": key.key, "fingerprint": key.fingerprint, "new_reply": reply.body}
+    try:
+        await connection.execute(_KEEP_CANCEL_REPLY, kept)
+    except IntegrityError:
+        raise Conflict from None  # The same key came in between.
+
+
+async def _get_row(connection: AsyncConnection, statement: Any, order_id: str, owner: str) -> Any:
+    row = (await connection.execute(statement, {"order_id": order_id, "owner": owner})).one_or_none()
     if row is None:
         raise OrderNotFound
-    return to_order(row)
+    return row

@@ -4,18 +4,25 @@ Both take the order first and the payment second, so that they never wait for ea
 """
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import bindparam, case, insert, select, update
+from sqlalchemy import Row, bindparam, case, insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from payorder.adapters.database import events
 from payorder.adapters.database import orders as order_statements
+from payorder.adapters.database.clock import now_milliseconds, retry_milliseconds
 from payorder.adapters.database.engine import Conflict
 from payorder.adapters.database.rows import from_payment, to_milliseconds, to_payment
-from payorder.adapters.database.tables import orders, payments
-from payorder.domain.errors import OrderNotFound
+from payorder.adapters.database.tables import orders, payments, receipts
+from payorder.domain.errors import OrderNotFound, PaymentInProgress
+from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
 from payorder.domain.payment import Payment
 from payorder.domain.states import PaymentStatus
 from payorder.ports.store import Page, PageRequest
+
+_OPEN = payments.c.status.in_(["processing", "unknown"])
 
 # The order becomes this payment's, if it is the owner's, unpaid, free, and costs exactly this. The row stays locked.
 _TAKE_ORDER = (
@@ -34,7 +41,10 @@ _TAKE_ORDER = (
         updated_at=bindparam("at"),
     )
 )
-_ADD = insert(payments)
+_ADD = insert(payments).values(next_poll_at=now_milliseconds() + bindparam("poll_after"))
+_FIND_BY_KEY = select(payments).where(
+    payments.c.caller == bindparam("of_caller"), payments.c.idempotency_key == bindparam("key")
+)
 # Compare-and-set: only while the order is still this payment's.
 _RELEASE_ORDER = (
     update(orders)
@@ -43,19 +53,49 @@ _RELEASE_ORDER = (
         active_payment_id=None,
         status=case((bindparam("succeeded"), "approved"), else_=orders.c.status),
         paid_payment_id=case((bindparam("succeeded"), bindparam("payment_id"))),
+        event_seq=orders.c.event_seq + bindparam("event_count"),
         updated_at=bindparam("at"),
     )
+    .returning(orders.c.event_seq)
 )
 _SETTLE = (
     update(payments)
-    .where(payments.c.id == bindparam("payment_id"), payments.c.status.in_(["processing", "unknown"]))
+    .where(payments.c.id == bindparam("payment_id"), _OPEN)
     .values(
         status=bindparam("new_status"),
         processor_reference=bindparam("reference"),
+        captured_minor=bindparam("captured"),
         decline_code=bindparam("code"),
         failure=bindparam("reason"),
+        reply_code=bindparam("new_reply_code"),
+        reply=bindparam("new_reply"),
+        next_poll_at=None,
         settled_at=bindparam("at"),
     )
+)
+_ADD_RECEIPT = insert(receipts)
+_MARK_UNKNOWN = (
+    update(payments)
+    .where(payments.c.id == bindparam("payment_id"), payments.c.status == "processing")
+    .values(status="unknown", next_poll_at=now_milliseconds())
+)
+_DUE = (
+    select(payments.c.id)
+    .where(_OPEN, payments.c.next_poll_at <= now_milliseconds())
+    .order_by(payments.c.next_poll_at)
+    .limit(bindparam("at_most"))
+    .with_for_update(skip_locked=True)
+)
+_LEASE = (
+    update(payments)
+    .where(payments.c.id.in_(_DUE.scalar_subquery()))
+    .values(next_poll_at=now_milliseconds() + bindparam("lease"), poll_attempts=payments.c.poll_attempts + 1)
+    .returning(payments)
+)
+_RETRY = (
+    update(payments)
+    .where(payments.c.id == bindparam("payment_id"), _OPEN)
+    .values(next_poll_at=now_milliseconds() + retry_milliseconds(payments.c.poll_attempts))
 )
 _GET = select(payments).where(payments.c.id == bindparam("payment_id"))
 _GET_OWNED = _GET.join(orders, orders.c.id == payments.c.order_id).where(orders.c.owner_sub == bindparam("owner"))
@@ -73,46 +113,64 @@ _FIRST_PAGE = (
 _NEXT_PAGE = _FIRST_PAGE.where(payments.c.id < bindparam("after"))
 
 
-async def claim(connection: AsyncConnection, payment: Payment, owner: str) -> None:
-    taken = await connection.execute(
-        _TAKE_ORDER,
-        {
-            "order_id": payment.order_id,
-            "owner": owner,
-            "total": payment.amount.amount_minor,
-            "total_currency": payment.amount.currency.code,
-            "payment_id": payment.id,
-            "at": to_milliseconds(payment.created_at),
-        },
-    )
-    if taken.rowcount == 0:
+async def claim(
+    connection: AsyncConnection, payment: Payment, owner: str, key: IdempotencyKey | None, poll_after_seconds: float
+) -> Replay | None:
+    if key is not None and (replay := await _seen(connection, owner, key)):
+        return replay
+    if await _take_order(connection, payment, owner) == 0:
         order = await order_statements.get(connection, payment.order_id, owner)
         order.refuse_unless_payable(payment.amount)
         raise Conflict  # It became payable between the two statements.
-    await connection.execute(_ADD, from_payment(payment))
+    row = from_payment(payment) | {"caller": owner, "poll_after": round(poll_after_seconds * 1000)}
+    if key is not None:
+        row |= {"idempotency_key": key.key, "fingerprint": key.fingerprint}
+    try:
+        await connection.execute(_ADD, row)
+    except IntegrityError:
+        raise Conflict from None  # The same key came in between, for another order.
+    return None
 
 
-async def settle(connection: AsyncConnection, payment: Payment, at: datetime) -> Payment:
+async def settle(connection: AsyncConnection, payment: Payment, reply: Reply, at: datetime) -> Reply:
     settled_at = to_milliseconds(at)
-    succeeded = payment.status is PaymentStatus.SUCCEEDED
+    happened = _events_of(payment)
     released = await connection.execute(
         _RELEASE_ORDER,
-        {"of_order": payment.order_id, "payment_id": payment.id, "succeeded": succeeded, "at": settled_at},
+        {
+            "of_order": payment.order_id,
+            "payment_id": payment.id,
+            "succeeded": payment.status is PaymentStatus.SUCCEEDED,
+            "event_count": len(happened),
+            "at": settled_at,
+        },
     )
-    if released.rowcount == 1:
-        await connection.execute(_SETTLE, _end_of(payment, settled_at))
-    return to_payment((await connection.execute(_GET, {"payment_id": payment.id})).one())
+    event_seq = released.scalar_one_or_none()
+    if event_seq is None:
+        row = (await connection.execute(_GET, {"payment_id": payment.id})).one()
+        return Reply(row.reply_code, row.reply)
+    await connection.execute(_SETTLE, _end_of(payment, reply, settled_at))
+    if payment.status is PaymentStatus.SUCCEEDED:
+        await connection.execute(_ADD_RECEIPT, _receipt_of(payment, settled_at))
+    await events.add(connection, payment.order_id, event_seq, settled_at, *happened)
+    return reply
 
 
-def _end_of(payment: Payment, settled_at: int) -> dict[str, object]:
-    return {
-        "payment_id": payment.id,
-        "new_status": payment.status,
-        "reference": payment.reference,
-        "code": payment.decline_code,
-        "reason": payment.failure,
-        "at": settled_at,
-    }
+async def mark_unknown(connection: AsyncConnection, payment_id: str) -> None:
+    await connection.execute(_MARK_UNKNOWN, {"payment_id": payment_id})
+
+
+async def lease_open(connection: AsyncConnection, at_most: int, lease_seconds: float) -> list[Payment]:
+    rows = await connection.execute(_LEASE, {"at_most": at_most, "lease": round(lease_seconds * 1000)})
+    return [to_payment(row) for row in rows]
+
+
+async def retry_later(connection: AsyncConnection, payment_id: str) -> None:
+    await connection.execute(_RETRY, {"payment_id": payment_id})
+
+
+async def exists(connection: AsyncConnection, payment_id: str) -> bool:
+    return (await connection.execute(_GET, {"payment_id": payment_id})).one_or_none() is not None
 
 
 async def get(connection: AsyncConnection, payment_id: str, owner: str) -> Payment:
@@ -130,7 +188,57 @@ async def list_page(connection: AsyncConnection, order_id: str, owner: str, page
     return Page.of([to_payment(row) for row in rows], page.size)
 
 
-def _found(row: object | None) -> Payment:
+async def _seen(connection: AsyncConnection, caller: str, key: IdempotencyKey) -> Replay | None:
+    row = (await connection.execute(_FIND_BY_KEY, {"of_caller": caller, "key": key.key})).one_or_none()
+    if row is None:
+        return None
+    key.refuse_other_request(row.fingerprint)
+    if row.reply is None:
+        raise PaymentInProgress(row.id)
+    return Replay(row.id, Reply(row.reply_code, row.reply))
+
+
+async def _take_order(connection: AsyncConnection, payment: Payment, owner: str) -> int:
+    taken = await connection.execute(
+        _TAKE_ORDER,
+        {
+            "order_id": payment.order_id,
+            "owner": owner,
+            "total": payment.amount.amount_minor,
+            "total_currency": payment.amount.currency.code,
+            "payment_id": payment.id,
+            "at": to_milliseconds(payment.created_at),
+        },
+    )
+    return taken.rowcount
+
+
+def _events_of(payment: Payment) -> list[tuple[str, str]]:
+    if payment.status is PaymentStatus.SUCCEEDED:
+        return [("payment.succeeded", payment.id), ("order.approved", payment.order_id)]
+    return [(f"payment.{payment.status}", payment.id)]
+
+
+def _end_of(payment: Payment, reply: Reply, settled_at: int) -> dict[str, object]:
+    return {
+        "payment_id": payment.id,
+        "new_status": payment.status,
+        "reference": payment.reference,
+        "captured": payment.amount.amount_minor if payment.status is PaymentStatus.SUCCEEDED else 0,
+        "code": payment.decline_code,
+        "reason": payment.failure,
+        "new_reply_code": reply.code,
+        "new_reply": reply.body,
+        "at": settled_at,
+    }
+
+
+def _receipt_of(payment: Payment, at: int) -> dict[str, object]:
+    # One receipt of one payment: it needs no id of its own making.
+    return {"id": payment.id, "payment_id": payment.id, "order_id": payment.order_id, "created_at": at}
+
+
+def _found(row: Row[Any] | None) -> Payment:
     if row is None:
         raise OrderNotFound
     return to_payment(row)

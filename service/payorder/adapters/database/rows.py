@@ -9,8 +9,9 @@ from typing import Any
 from payorder.domain.money import Currency, Money
 from payorder.domain.order import Order
 from payorder.domain.payment import Payment
+from payorder.domain.refund import Refund
 from payorder.domain.source import MaskedSource
-from payorder.domain.states import OrderStatus, PaymentStatus
+from payorder.domain.states import OrderStatus, PaymentStatus, RefundStatus
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -96,6 +97,18 @@ def to_payment(row: Any) -> Payment:
         reference=row.processor_reference,
         decline_code=row.decline_code,
         failure=row.failure,
+    )
+
+
+def to_refund(row: Any) -> Refund:
+    """Of a row of refunds, with currency, digits and reference of its payment."""
+    return Refund(
+        id=row.id,
+        payment_id=row.payment_id,
+        order_id=row.order_id,
+        amount=Money(row.amount_minor, Currency(row.currency, row.currency_digits)),
+        reference=row.reference,
+        status=RefundStatus(row.status),
     )
 
 

@@ -1,23 +1,33 @@
 """The Store port on a database: each method is one transaction around the statements of its table."""
 
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from payorder.adapters.database import migrate, orders, payments
-from payorder.adapters.database.engine import Database
+from payorder.adapters.database import findings, migrate, orders, payments, refunds
+from payorder.adapters.database.engine import CommitUnknown, Database
+from payorder.adapters.database.rows import to_milliseconds
 from payorder.domain.errors import Busy
+from payorder.domain.finding import Finding
+from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
 from payorder.domain.order import Order
 from payorder.domain.payment import Payment
-from payorder.ports.store import Page, PageRequest
+from payorder.domain.refund import Refund
+from payorder.ports.processor import Charge
+from payorder.ports.store import Cancelled, CancelRequest, Page, PageRequest
 
 
 class DatabaseStore:
-    """Implements payorder.ports.store.Store."""
+    """Implements payorder.ports.store.Store.
 
-    def __init__(self, database: Database) -> None:
+    `reconcile_after_seconds`: a payment is due to be asked after this long after its claim, by the database's clock.
+    """
+
+    def __init__(self, database: Database, *, reconcile_after_seconds: float) -> None:
         self._database = database
+        self._reconcile_after_seconds = reconcile_after_seconds
 
-    async def add_order(self, order: Order) -> None:
-        await self._database.write(lambda connection: orders.add(connection, order))
+    async def add_order(self, order: Order, reply: Reply, key: IdempotencyKey | None) -> Replay | None:
+        return await self._database.write(lambda connection: orders.add(connection, order, reply, key))
 
     async def get_order(self, order_id: str, owner: str) -> Order:
         async with self._database.read() as connection:
@@ -27,14 +37,49 @@ class DatabaseStore:
         async with self._database.read() as connection:
             return await orders.list_page(connection, owner, page)
 
-    async def cancel_order(self, order_id: str, owner: str, at: datetime) -> Order:
-        return await self._database.write(lambda connection: orders.cancel(connection, order_id, owner, at))
+    async def cancel_order(
+        self, cancel: CancelRequest, render: Callable[[Order], Reply], key: IdempotencyKey | None
+    ) -> Cancelled | Replay:
+        return await self._database.write(lambda connection: orders.cancel(connection, cancel, render, key))
 
-    async def claim(self, payment: Payment, owner: str) -> None:
-        await self._database.write(lambda connection: payments.claim(connection, payment, owner))
+    async def claim(self, payment: Payment, owner: str, key: IdempotencyKey | None) -> Replay | None:
+        after = self._reconcile_after_seconds
+        try:
+            return await self._database.write(lambda connection: payments.claim(connection, payment, owner, key, after))
+        except CommitUnknown:
+            # The id is our own: if the row is there, the claim was made, and by nobody else.
+            async with self._database.read() as connection:
+                if await payments.exists(connection, payment.id):
+                    return None
+            raise
 
-    async def settle(self, payment: Payment, at: datetime) -> Payment:
-        return await self._database.write(lambda connection: payments.settle(connection, payment, at))
+    async def settle(self, payment: Payment, reply: Reply, at: datetime) -> Reply:
+        return await self._database.finish(lambda connection: payments.settle(connection, payment, reply, at))
+
+    async def mark_unknown(self, payment_id: str) -> None:
+        await self._database.finish(lambda connection: payments.mark_unknown(connection, payment_id))
+
+    async def lease_open_payments(self, *, at_most: int, lease_seconds: float) -> list[Payment]:
+        return await self._database.finish(lambda connection: payments.lease_open(connection, at_most, lease_seconds))
+
+    async def lease_open_refunds(self, *, at_most: int, lease_seconds: float) -> list[Refund]:
+        return await self._database.finish(lambda connection: refunds.lease_open(connection, at_most, lease_seconds))
+
+    async def settle_refund(self, refund: Refund, reference: str | None, at: datetime) -> None:
+        settled_at = to_milliseconds(at)
+        try:
+            await self._database.finish(lambda connection: refunds.settle(connection, refund, reference, settled_at))
+        except refunds.AlreadySettled:
+            return
+
+    async def retry_later(self, payment_or_refund: Payment | Refund) -> None:
+        statements = payments if isinstance(payment_or_refund, Payment) else refunds
+        await self._database.finish(lambda connection: statements.retry_later(connection, payment_or_refund.id))
+
+    async def compare(self, charges: Sequence[Charge]) -> list[Finding]:
+        async with self._database.read() as connection:
+            found = await findings.find(connection, charges)
+        return await self._database.write(lambda connection: findings.record(connection, found)) if found else []
 
     async def get_payment(self, payment_id: str, owner: str) -> Payment:
         async with self._database.read() as connection:

@@ -4,12 +4,15 @@ Money is an integer of minor units beside the exponent it was written with, so t
 re-reads old amounts. Times are epoch milliseconds, UTC. Documents are JSON text, the same on every engine.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
     ForeignKey,
     Index,
+    LargeBinary,
     MetaData,
     SmallInteger,
     Table,
@@ -17,6 +20,12 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """A partial index, on either engine."""
+    return {"postgresql_where": text(condition), "sqlite_where": text(condition)}
+
 
 metadata = MetaData(
     naming_convention={
@@ -42,6 +51,15 @@ orders = Table(
     Column("latest_payment_id", Text),
     Column("active_payment_id", Text),
     Column("paid_payment_id", Text),
+    # Number of the order's newest event.
+    Column("event_seq", BigInteger, nullable=False, server_default="0"),
+    # The keys that created and cancelled the order, with what was answered; the caller is the owner.
+    Column("create_key", Text),
+    Column("create_fingerprint", Text),
+    Column("create_reply", LargeBinary),
+    Column("cancel_key", Text),
+    Column("cancel_fingerprint", Text),
+    Column("cancel_reply", LargeBinary),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     CheckConstraint("status IN ('placed', 'approved', 'shipped', 'delivered', 'cancelled')", name="status"),
@@ -55,7 +73,11 @@ orders = Table(
     CheckConstraint("status <> 'placed' OR paid_payment_id IS NULL", name="unpaid_when_placed"),
     # An order cannot be cancelled, or approved twice, under a payment that is being made.
     CheckConstraint("active_payment_id IS NULL OR status = 'placed'", name="active_when_placed"),
+    CheckConstraint("(create_key IS NULL) = (create_reply IS NULL)", name="create_reply_with_key"),
+    CheckConstraint("(cancel_key IS NULL) = (cancel_reply IS NULL)", name="cancel_reply_with_key"),
     Index("ix_orders_owner", "owner_sub", "id"),
+    Index("ux_orders_create_key", "owner_sub", "create_key", unique=True, **_where("create_key IS NOT NULL")),
+    Index("ux_orders_cancel_key", "owner_sub", "cancel_key", unique=True, **_where("cancel_key IS NOT NULL")),
 )
 
 payments = Table(
@@ -71,6 +93,18 @@ payments = Table(
     Column("processor_reference", Text),
     Column("decline_code", Text),
     Column("failure", Text),
+    Column("captured_minor", BigInteger, nullable=False, server_default="0"),
+    Column("refund_reserved_minor", BigInteger, nullable=False, server_default="0"),
+    Column("refunded_minor", BigInteger, nullable=False, server_default="0"),
+    # Who asked, with which key, a keyed digest of the request without its CVC, and the final answer as it was sent.
+    Column("caller", Text, nullable=False, server_default=""),
+    Column("idempotency_key", Text),
+    Column("fingerprint", Text),
+    Column("reply_code", SmallInteger),
+    Column("reply", LargeBinary),
+    # While the payment is open: when somebody is to ask the processor about it, by the database's clock.
+    Column("next_poll_at", BigInteger),
+    Column("poll_attempts", SmallInteger, nullable=False, server_default="0"),
     Column("source_kind", Text, nullable=False),
     Column("source_last4", Text, nullable=False),
     Column("source_masked", Text, nullable=False),
@@ -89,21 +123,81 @@ payments = Table(
         "(status IN ('succeeded', 'late_success')) = (processor_reference IS NOT NULL)", name="charged_when_succeeded"
     ),
     CheckConstraint("(status IN ('processing', 'unknown')) = (settled_at IS NULL)", name="settled_when_final"),
+    CheckConstraint("(status IN ('succeeded', 'late_success')) = (captured_minor > 0)", name="captured_when_succeeded"),
+    CheckConstraint("captured_minor <= amount_minor", name="captured_at_most_amount"),
+    CheckConstraint("refund_reserved_minor >= 0 AND refunded_minor >= 0", name="refunds_positive"),
+    # Nobody gets back more than was taken, not even for a moment.
+    CheckConstraint("refunded_minor + refund_reserved_minor <= captured_minor", name="refunds_at_most_captured"),
+    CheckConstraint("(status IN ('processing', 'unknown')) = (next_poll_at IS NOT NULL)", name="polled_when_open"),
+    CheckConstraint("(status IN ('processing', 'unknown')) = (reply IS NULL)", name="reply_when_final"),
+    CheckConstraint("(idempotency_key IS NULL) = (fingerprint IS NULL)", name="fingerprint_with_key"),
+    CheckConstraint("length(idempotency_key) BETWEEN 1 AND 255", name="idempotency_key"),
     UniqueConstraint("processor", "processor_reference"),
+    Index("ux_payments_key", "caller", "idempotency_key", unique=True, **_where("idempotency_key IS NOT NULL")),
     Index("ix_payments_order", "order_id", "id"),
     # THE constraint: a second live or successful payment of one order cannot exist.
     Index(
         "ux_payments_one_live",
         "order_id",
         unique=True,
-        postgresql_where=text("status IN ('processing', 'unknown', 'succeeded')"),
-        sqlite_where=text("status IN ('processing', 'unknown', 'succeeded')"),
+        **_where("status IN ('processing', 'unknown', 'succeeded')"),
     ),
     # What is still open, for whoever settles it.
-    Index(
-        "ix_payments_open",
-        "created_at",
-        postgresql_where=text("status IN ('processing', 'unknown')"),
-        sqlite_where=text("status IN ('processing', 'unknown')"),
-    ),
+    Index("ix_payments_due", "next_poll_at", **_where("status IN ('processing', 'unknown')")),
+)
+
+refunds = Table(
+    "refunds",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("payment_id", Text, ForeignKey("payments.id"), nullable=False),
+    Column("order_id", Text, ForeignKey("orders.id"), nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("processor_reference", Text, unique=True),
+    Column("next_poll_at", BigInteger),
+    Column("poll_attempts", SmallInteger, nullable=False, server_default="0"),
+    Column("created_at", BigInteger, nullable=False),
+    Column("settled_at", BigInteger),
+    CheckConstraint("status IN ('processing', 'succeeded', 'failed')", name="status"),
+    CheckConstraint("amount_minor > 0", name="amount_positive"),
+    CheckConstraint("(status = 'succeeded') = (processor_reference IS NOT NULL)", name="made_when_succeeded"),
+    CheckConstraint("(status = 'processing') = (next_poll_at IS NOT NULL)", name="polled_when_open"),
+    Index("ix_refunds_payment", "payment_id"),
+    Index("ix_refunds_due", "next_poll_at", **_where("status = 'processing'")),
+)
+
+receipts = Table(
+    "receipts",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("payment_id", Text, ForeignKey("payments.id"), nullable=False, unique=True),
+    Column("order_id", Text, ForeignKey("orders.id"), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Index("ix_receipts_order", "order_id"),
+)
+
+# What has happened, in the order of each order's own numbers, written with the change itself.
+events = Table(
+    "events",
+    metadata,
+    Column("order_id", Text, ForeignKey("orders.id"), primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("subject_id", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    # Each thing happens once: a payment cannot succeed twice, nor an order be approved twice.
+    UniqueConstraint("subject_id", "type"),
+)
+
+# What the comparison with the processor's books has found, for a person.
+findings = Table(
+    "findings",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("processor_reference", Text, primary_key=True),
+    Column("payment_id", Text, nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("closed_at", BigInteger),
 )

@@ -6,19 +6,20 @@ Expiry dates are not looked at: it never reads a clock.
 
 Two numbers are ours, on no testing page, to try what a decline cannot show:
 4000000004000503 -> Failed, certainly not charged (the caller sees 503)
-4000000008000202 -> Unknown, nobody knows yet (the caller sees 202)
+4000000008000202 -> Unknown, nobody knows yet (the caller sees 202); when asked again, it was never charged
 """
 
 import asyncio
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
+from datetime import datetime
 from typing import assert_never
 
 from payorder.domain.money import Money
 from payorder.domain.outcome import Approved, Declined, Failed, Outcome, Unknown
 from payorder.domain.source import BankAccount, Card, Source
-from payorder.ports.processor import Processor
+from payorder.ports.processor import Charge, Processor
 
 
 def _numbers(*rows: str) -> frozenset[str]:
@@ -194,24 +195,48 @@ _LATENCY = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3})?", re.ASCII)
 
 
 class Sandbox:
-    """Charges nobody, once for each key. Every answer comes `latency_seconds` late."""
+    """Charges nobody, once for each key. Every answer comes `latency_seconds` late. A restart forgets everything."""
 
     def __init__(self, *, latency_seconds: float, keys_max: int) -> None:
         self._latency_seconds = latency_seconds
         self._keys_max = keys_max
-        self._outcomes: OrderedDict[str, Outcome] = OrderedDict()
+        self._ends: OrderedDict[str, tuple[Outcome, Money]] = OrderedDict()
 
     async def charge(self, key: str, amount: Money, source: Source) -> Outcome:
         # Decided before the first await: concurrent charges of one key are one; a caller who leaves changes nothing.
-        outcome = self._outcomes.setdefault(key, _outcome(key, source))
-        # Memory has a limit, so the oldest key goes. Sent again it gets the same answer, if its source is the same.
-        if len(self._outcomes) > self._keys_max:
-            self._outcomes.popitem(last=False)
+        return await self._end(key, _outcome(key, source), amount)
+
+    async def cancel(self, key: str, amount: Money) -> Outcome:
+        cancelled = Failed("cancelled")
+        outcome, charged = self._ends.get(key, (cancelled, amount))
+        if isinstance(outcome, Unknown):
+            del self._ends[key]
+            outcome = cancelled
+        return await self._end(key, outcome if charged == amount else Unknown(), charged)
+
+    async def refund(self, key: str, reference: str, amount: Money) -> Outcome:
         await asyncio.sleep(self._latency_seconds)
-        return outcome
+        return Approved(f"sandbox_{key}")
+
+    async def charges(self, since: datetime) -> list[Charge]:
+        """All that are remembered, because without a clock none is older than another."""
+        return [
+            Charge(key, outcome.reference, amount)
+            for key, (outcome, amount) in self._ends.items()
+            if isinstance(outcome, Approved)
+        ]
 
     async def close(self) -> None:
         """There is nothing to give back."""
+
+    async def _end(self, key: str, outcome: Outcome, amount: Money) -> Outcome:
+        """How the key ended: as it did before, or else as `outcome` says."""
+        ended, _ = self._ends.setdefault(key, (outcome, amount))
+        # Memory has a limit, so the oldest key goes. Sent again it gets the same answer, if its source is the same.
+        if len(self._ends) > self._keys_max:
+            self._ends.popitem(last=False)
+        await asyncio.sleep(self._latency_seconds)
+        return ended
 
 
 def from_options(options: Mapping[str, str]) -> Processor:

@@ -10,11 +10,27 @@ depends_on = None
 
 
 def upgrade() -> None:
+    _create_findings()
     _create_orders()
+    _create_events()
     _create_payments()
+    _create_receipts()
+    _create_refunds()
 
 
-def _create_orders() -> None:
+def _create_findings() -> None:
+    op.create_table(
+        "findings",
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("processor_reference", sa.Text(), nullable=False),
+        sa.Column("payment_id", sa.Text(), nullable=False),
+        sa.Column("opened_at", sa.BigInteger(), nullable=False),
+        sa.Column("closed_at", sa.BigInteger(), nullable=True),
+        sa.PrimaryKeyConstraint("kind", "processor_reference", name=op.f("pk_findings")),
+    )
+
+
+def _create_orders() -> None:  # long: one table
     op.create_table(
         "orders",
         sa.Column("id", sa.Text(), nullable=False),
@@ -29,6 +45,13 @@ def _create_orders() -> None:
         sa.Column("latest_payment_id", sa.Text(), nullable=True),
         sa.Column("active_payment_id", sa.Text(), nullable=True),
         sa.Column("paid_payment_id", sa.Text(), nullable=True),
+        sa.Column("event_seq", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("create_key", sa.Text(), nullable=True),
+        sa.Column("create_fingerprint", sa.Text(), nullable=True),
+        sa.Column("create_reply", sa.LargeBinary(), nullable=True),
+        sa.Column("cancel_key", sa.Text(), nullable=True),
+        sa.Column("cancel_fingerprint", sa.Text(), nullable=True),
+        sa.Column("cancel_reply", sa.LargeBinary(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("active_payment_id IS NULL OR status = 'placed'", name=op.f("ck_orders_active_when_placed")),
@@ -40,15 +63,51 @@ def _create_orders() -> None:
             "status NOT IN ('approved', 'shipped', 'delivered') OR paid_payment_id IS NOT NULL",
             name=op.f("ck_orders_paid_when_approved"),
         ),
+        sa.CheckConstraint(
+            "(cancel_key IS NULL) = (cancel_reply IS NULL)", name=op.f("ck_orders_cancel_reply_with_key")
+        ),
+        sa.CheckConstraint(
+            "(create_key IS NULL) = (create_reply IS NULL)", name=op.f("ck_orders_create_reply_with_key")
+        ),
         sa.CheckConstraint("currency_digits BETWEEN 0 AND 4", name=op.f("ck_orders_currency_digits")),
         sa.CheckConstraint("length(currency) = 3", name=op.f("ck_orders_currency")),
         sa.CheckConstraint("total_minor > 0", name=op.f("ck_orders_total_positive")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_orders")),
     )
     op.create_index("ix_orders_owner", "orders", ["owner_sub", "id"], unique=False)
+    op.create_index(
+        "ux_orders_cancel_key",
+        "orders",
+        ["owner_sub", "cancel_key"],
+        unique=True,
+        postgresql_where=sa.text("cancel_key IS NOT NULL"),
+        sqlite_where=sa.text("cancel_key IS NOT NULL"),
+    )
+    op.create_index(
+        "ux_orders_create_key",
+        "orders",
+        ["owner_sub", "create_key"],
+        unique=True,
+        postgresql_where=sa.text("create_key IS NOT NULL"),
+        sqlite_where=sa.text("create_key IS NOT NULL"),
+    )
 
 
-def _create_payments() -> None:  # long: one statement for one table
+def _create_events() -> None:
+    op.create_table(
+        "events",
+        sa.Column("order_id", sa.Text(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("type", sa.Text(), nullable=False),
+        sa.Column("subject_id", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_events_order_id")),
+        sa.PrimaryKeyConstraint("order_id", "seq", name=op.f("pk_events")),
+        sa.UniqueConstraint("subject_id", "type", name=op.f("ux_events_subject_id_type")),
+    )
+
+
+def _create_payments() -> None:  # long: one table
     op.create_table(
         "payments",
         sa.Column("id", sa.Text(), nullable=False),
@@ -61,13 +120,34 @@ def _create_payments() -> None:  # long: one statement for one table
         sa.Column("processor_reference", sa.Text(), nullable=True),
         sa.Column("decline_code", sa.Text(), nullable=True),
         sa.Column("failure", sa.Text(), nullable=True),
+        sa.Column("captured_minor", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("refund_reserved_minor", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("refunded_minor", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("caller", sa.Text(), server_default="", nullable=False),
+        sa.Column("idempotency_key", sa.Text(), nullable=True),
+        sa.Column("fingerprint", sa.Text(), nullable=True),
+        sa.Column("reply_code", sa.SmallInteger(), nullable=True),
+        sa.Column("reply", sa.LargeBinary(), nullable=True),
+        sa.Column("next_poll_at", sa.BigInteger(), nullable=True),
+        sa.Column("poll_attempts", sa.SmallInteger(), server_default="0", nullable=False),
         sa.Column("source_kind", sa.Text(), nullable=False),
         sa.Column("source_last4", sa.Text(), nullable=False),
         sa.Column("source_masked", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("settled_at", sa.BigInteger(), nullable=True),
         sa.CheckConstraint(
+            "(status IN ('processing', 'unknown')) = (next_poll_at IS NOT NULL)",
+            name=op.f("ck_payments_polled_when_open"),
+        ),
+        sa.CheckConstraint(
+            "(status IN ('processing', 'unknown')) = (reply IS NULL)", name=op.f("ck_payments_reply_when_final")
+        ),
+        sa.CheckConstraint(
             "(status IN ('processing', 'unknown')) = (settled_at IS NULL)", name=op.f("ck_payments_settled_when_final")
+        ),
+        sa.CheckConstraint(
+            "(status IN ('succeeded', 'late_success')) = (captured_minor > 0)",
+            name=op.f("ck_payments_captured_when_succeeded"),
         ),
         sa.CheckConstraint(
             "(status IN ('succeeded', 'late_success')) = (processor_reference IS NOT NULL)",
@@ -78,23 +158,43 @@ def _create_payments() -> None:  # long: one statement for one table
             "status IN ('processing', 'unknown', 'succeeded', 'failed', 'cancelled', 'late_success')",
             name=op.f("ck_payments_status"),
         ),
+        sa.CheckConstraint(
+            "(idempotency_key IS NULL) = (fingerprint IS NULL)", name=op.f("ck_payments_fingerprint_with_key")
+        ),
         sa.CheckConstraint("amount_minor > 0", name=op.f("ck_payments_amount_positive")),
+        sa.CheckConstraint("captured_minor <= amount_minor", name=op.f("ck_payments_captured_at_most_amount")),
         sa.CheckConstraint("currency_digits BETWEEN 0 AND 4", name=op.f("ck_payments_currency_digits")),
         sa.CheckConstraint("length(currency) = 3", name=op.f("ck_payments_currency")),
+        sa.CheckConstraint("length(idempotency_key) BETWEEN 1 AND 255", name=op.f("ck_payments_idempotency_key")),
         sa.CheckConstraint("length(source_last4) = 4", name=op.f("ck_payments_source_last4")),
+        sa.CheckConstraint(
+            "refund_reserved_minor >= 0 AND refunded_minor >= 0", name=op.f("ck_payments_refunds_positive")
+        ),
+        sa.CheckConstraint(
+            "refunded_minor + refund_reserved_minor <= captured_minor",
+            name=op.f("ck_payments_refunds_at_most_captured"),
+        ),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_payments_order_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_payments")),
         sa.UniqueConstraint("processor", "processor_reference", name=op.f("ux_payments_processor_processor_reference")),
     )
     op.create_index(
-        "ix_payments_open",
+        "ix_payments_due",
         "payments",
-        ["created_at"],
+        ["next_poll_at"],
         unique=False,
         postgresql_where=sa.text("status IN ('processing', 'unknown')"),
         sqlite_where=sa.text("status IN ('processing', 'unknown')"),
     )
     op.create_index("ix_payments_order", "payments", ["order_id", "id"], unique=False)
+    op.create_index(
+        "ux_payments_key",
+        "payments",
+        ["caller", "idempotency_key"],
+        unique=True,
+        postgresql_where=sa.text("idempotency_key IS NOT NULL"),
+        sqlite_where=sa.text("idempotency_key IS NOT NULL"),
+    )
     op.create_index(
         "ux_payments_one_live",
         "payments",
@@ -105,20 +205,63 @@ def _create_payments() -> None:  # long: one statement for one table
     )
 
 
+def _create_receipts() -> None:
+    op.create_table(
+        "receipts",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("payment_id", sa.Text(), nullable=False),
+        sa.Column("order_id", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_receipts_order_id")),
+        sa.ForeignKeyConstraint(["payment_id"], ["payments.id"], name=op.f("fk_receipts_payment_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_receipts")),
+        sa.UniqueConstraint("payment_id", name=op.f("ux_receipts_payment_id")),
+    )
+    op.create_index("ix_receipts_order", "receipts", ["order_id"], unique=False)
+
+
+def _create_refunds() -> None:
+    op.create_table(
+        "refunds",
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("payment_id", sa.Text(), nullable=False),
+        sa.Column("order_id", sa.Text(), nullable=False),
+        sa.Column("amount_minor", sa.BigInteger(), nullable=False),
+        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("processor_reference", sa.Text(), nullable=True),
+        sa.Column("next_poll_at", sa.BigInteger(), nullable=True),
+        sa.Column("poll_attempts", sa.SmallInteger(), server_default="0", nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("settled_at", sa.BigInteger(), nullable=True),
+        sa.CheckConstraint(
+            "(status = 'processing') = (next_poll_at IS NOT NULL)", name=op.f("ck_refunds_polled_when_open")
+        ),
+        sa.CheckConstraint(
+            "(status = 'succeeded') = (processor_reference IS NOT NULL)", name=op.f("ck_refunds_made_when_succeeded")
+        ),
+        sa.CheckConstraint("status IN ('processing', 'succeeded', 'failed')", name=op.f("ck_refunds_status")),
+        sa.CheckConstraint("amount_minor > 0", name=op.f("ck_refunds_amount_positive")),
+        sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_refunds_order_id")),
+        sa.ForeignKeyConstraint(["payment_id"], ["payments.id"], name=op.f("fk_refunds_payment_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_refunds")),
+        sa.UniqueConstraint("processor_reference", name=op.f("ux_refunds_processor_reference")),
+    )
+    op.create_index(
+        "ix_refunds_due",
+        "refunds",
+        ["next_poll_at"],
+        unique=False,
+        postgresql_where=sa.text("status = 'processing'"),
+        sqlite_where=sa.text("status = 'processing'"),
+    )
+    op.create_index("ix_refunds_payment", "refunds", ["payment_id"], unique=False)
+
+
 def downgrade() -> None:
-    op.drop_index(
-        "ux_payments_one_live",
-        table_name="payments",
-        postgresql_where=sa.text("status IN ('processing', 'unknown', 'succeeded')"),
-        sqlite_where=sa.text("status IN ('processing', 'unknown', 'succeeded')"),
-    )
-    op.drop_index("ix_payments_order", table_name="payments")
-    op.drop_index(
-        "ix_payments_open",
-        table_name="payments",
-        postgresql_where=sa.text("status IN ('processing', 'unknown')"),
-        sqlite_where=sa.text("status IN ('processing', 'unknown')"),
-    )
+    op.drop_table("refunds")
+    op.drop_table("receipts")
     op.drop_table("payments")
-    op.drop_index("ix_orders_owner", table_name="orders")
+    op.drop_table("events")
     op.drop_table("orders")
+    op.drop_table("findings")

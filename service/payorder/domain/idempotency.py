@@ -1,0 +1,35 @@
+"""Idempotency keys: the same request again gets the same answer, byte for byte (contract section 4)."""
+
+import hmac
+from dataclasses import dataclass
+
+from payorder.domain.errors import IdempotencyKeyReused
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """What the caller sent (1 to 255 printable ASCII characters), and a keyed digest of the request without its CVC."""
+
+    key: str
+    fingerprint: str
+
+    def refuse_other_request(self, fingerprint: str) -> None:
+        """`fingerprint` is that of the request which used this key first. Raises IdempotencyKeyReused."""
+        if not hmac.compare_digest(self.fingerprint, fingerprint):
+            raise IdempotencyKeyReused
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A final answer as it goes over the wire: `code` is the gRPC status, `body` the resource or google.rpc.Status."""
+
+    code: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """An answer that was given before, and the id of the payment or order that it was about."""
+
+    resource_id: str
+    reply: Reply

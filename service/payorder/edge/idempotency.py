@@ -1,0 +1,58 @@
+"""The Idempotency-Key of a call (IETF draft idempotency-key-header): header over REST, metadata over gRPC."""
+
+import hashlib
+import hmac
+import re
+from typing import Any
+
+import grpc
+from google.protobuf.message import Message
+
+from payments.v1.payment_service_pb2 import PayOrderRequest
+from payorder.domain.errors import MalformedRequest
+from payorder.domain.idempotency import IdempotencyKey
+from payorder.domain.secret import Secret
+from payorder.edge.replies import to_bytes
+from payorder.edge.validation import looks_like_a_card_number
+
+METADATA_KEY = "idempotency-key"
+
+# 1 to 255 printable ASCII characters; a structured-field string is quoted, and means the same as what is inside.
+_BARE = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?", re.ASCII)
+_QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])+)"', re.ASCII)
+_KEY_LENGTH_MAX = 255
+
+
+class IdempotencyKeys:
+    """Reads keys and takes fingerprints: HMAC-SHA256, because a bare hash of a card number could be searched."""
+
+    def __init__(self, fingerprint_key: Secret) -> None:
+        self._fingerprint_key = fingerprint_key.reveal().encode()
+
+    def of(self, request: Message, context: "grpc.aio.ServicerContext[Any, Any]") -> IdempotencyKey | None:
+        """None for a call without a key. Raises MalformedRequest for more than one, or one of another form."""
+        values = [str(value) for key, value in context.invocation_metadata() or () if key == METADATA_KEY]
+        if not values:
+            return None
+        if len(values) > 1:
+            raise MalformedRequest("There is more than one idempotency key.")
+        return IdempotencyKey(_parsed(values[0]), self._fingerprint(request))
+
+    def _fingerprint(self, request: Message) -> str:
+        """Of the whole request but the CVC, which may differ and must not be kept in any form."""
+        if isinstance(request, PayOrderRequest):
+            without_cvc = PayOrderRequest()
+            without_cvc.CopyFrom(request)
+            without_cvc.payment.source.ClearField("cvc")
+            request = without_cvc
+        text = request.DESCRIPTOR.full_name.encode() + b"\0" + to_bytes(request)
+        return hmac.new(self._fingerprint_key, text, hashlib.sha256).hexdigest()
+
+
+def _parsed(value: str) -> str:
+    quoted = _QUOTED.fullmatch(value)
+    key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else value
+    is_formed = _BARE.fullmatch(key) is not None and len(key) <= _KEY_LENGTH_MAX
+    if not is_formed or (not quoted and '"' in key) or looks_like_a_card_number(key):
+        raise MalformedRequest("The idempotency key is not 1 to 255 printable ASCII characters.")
+    return key

@@ -1,0 +1,49 @@
+"""Final answers as bytes: made once, stored with the change they tell of, and sent again unchanged.
+
+Bytes are deterministic (map entries in the order of their keys), so that the first answer and its replay are the same.
+"""
+
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+from grpc import StatusCode
+
+from payorder.domain.idempotency import Reply
+from payorder.domain.order import Order
+from payorder.domain.payment import Payment
+from payorder.domain.states import PaymentStatus
+from payorder.edge.status import REASONS, Declined, NotCharged, Row, status_of
+from payorder.edge.translate import to_order_message, to_payment_message
+
+# On every answer that was given before under the same key.
+REPLAYED = ("idempotent-replayed", "true")
+
+
+class ErrorReply(Exception):
+    """A payment that ended without success: an answer, which gRPC can only give as an error."""
+
+    def __init__(self, reply: Reply, *, is_replay: bool) -> None:
+        super().__init__(reply.code)
+        self.status = Status.FromString(reply.body)
+        self.is_replay = is_replay
+
+    @property
+    def row(self) -> Row:
+        info = ErrorInfo()
+        self.status.details[0].Unpack(info)
+        return REASONS[info.reason]
+
+
+def to_bytes(message: Message) -> bytes:
+    return message.SerializeToString(deterministic=True)
+
+
+def to_order_reply(order: Order) -> Reply:
+    return Reply(StatusCode.OK.value[0], to_bytes(to_order_message(order)))
+
+
+def to_payment_reply(payment: Payment) -> Reply:
+    if payment.status is PaymentStatus.FAILED:
+        status = status_of(Declined(payment) if payment.decline_code else NotCharged(payment))
+        return Reply(status.code, to_bytes(status))
+    return Reply(StatusCode.OK.value[0], to_bytes(to_payment_message(payment)))

@@ -1,0 +1,132 @@
+"""Settle what is still open: payments whose charge was not answered or whose process died, and refunds.
+
+Every replica does this; leases in the database keep two from asking after the same one, and the compare-and-set of
+settle makes it harmless if they do. Card data is never needed: a charge is never sent again, only cancelled or told.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+from payorder.domain.errors import Busy
+from payorder.domain.finding import Finding
+from payorder.domain.idempotency import Reply
+from payorder.domain.outcome import Approved, Declined, Outcome, Unknown
+from payorder.domain.payment import Payment
+from payorder.domain.refund import Refund
+from payorder.domain.states import PaymentStatus
+from payorder.ports.clock import Clock
+from payorder.ports.processor import Processor
+from payorder.ports.store import Store
+
+_LEASED_AT_MOST = 50
+
+Item = TypeVar("Item", Payment, Refund)
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcileLimits:
+    """How often to look, how long one question to the processor may take, and how often to compare the books."""
+
+    every_seconds: float
+    timeout_seconds: float
+    compare_every_seconds: float
+
+    @property
+    def lease_seconds(self) -> float:
+        """Longer than a question takes, and its answer to be written down."""
+        return self.timeout_seconds + 10
+
+
+class Reconcile:
+    """Unknown never becomes failed without proof: the processor's word that it never will charge."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        processor: Processor,
+        clock: Clock,
+        render: Callable[[Payment], Reply],
+        limits: ReconcileLimits,
+        on_finding: Callable[[Finding], None],
+        on_fault: Callable[[BaseException], None],
+    ) -> None:
+        self._store = store
+        self._processor = processor
+        self._clock = clock
+        self._render = render
+        self._limits = limits
+        self._on_finding = on_finding
+        self._on_fault = on_fault
+
+    async def run(self) -> None:
+        """Until cancelled. A database that is away is asked again at the next round."""
+        await asyncio.gather(
+            self._repeat(self.settle_open, self._limits.every_seconds),
+            self._repeat(self.compare_books, self._limits.compare_every_seconds),
+        )
+
+    async def settle_open(self) -> None:
+        """One round over everything that is due."""
+        lease_seconds = self._limits.lease_seconds
+        payments = await self._store.lease_open_payments(at_most=_LEASED_AT_MOST, lease_seconds=lease_seconds)
+        refunds = await self._store.lease_open_refunds(at_most=_LEASED_AT_MOST, lease_seconds=lease_seconds)
+        await asyncio.gather(
+            *(self._guarded(self._settle_payment, payment) for payment in payments),
+            *(self._guarded(self._settle_refund, refund) for refund in refunds),
+        )
+
+    async def compare_books(self) -> None:
+        """What the processor says it charged, against our payments; with overlap, as neither is written at once."""
+        since = self._clock.now() - timedelta(days=1)
+        for finding in await self._store.compare(await self._processor.charges(since)):
+            self._on_finding(finding)
+
+    async def refund(self, refund: Refund) -> None:
+        """The first attempt at a refund, without waiting for the next round."""
+        await self._guarded(self._settle_refund, refund)
+
+    async def _settle_payment(self, payment: Payment) -> None:
+        settled = payment.after(await self._answer(self._processor.cancel(payment.id, payment.amount)))
+        if settled.status is PaymentStatus.PROCESSING:
+            await self._store.retry_later(payment)
+        else:
+            await self._store.settle(settled, self._render(settled), self._clock.now())
+
+    async def _settle_refund(self, refund: Refund) -> None:
+        match await self._answer(self._processor.refund(refund.id, refund.reference, refund.amount)):
+            case Approved(reference):
+                await self._store.settle_refund(refund, reference, self._clock.now())
+            case Declined():
+                await self._store.settle_refund(refund, None, self._clock.now())
+            case _:  # Not made, or not known: the same key is asked again until it is.
+                await self._store.retry_later(refund)
+
+    async def _answer(self, question: Awaitable[Outcome]) -> Outcome:
+        try:
+            async with asyncio.timeout(self._limits.timeout_seconds):
+                return await question
+        except TimeoutError:
+            return Unknown()
+
+    async def _guarded(self, settle: Callable[[Item], Awaitable[None]], item: Item) -> None:
+        """One that cannot be settled does not keep the others from it; its lease brings it back."""
+        try:
+            await settle(item)
+        except Busy:
+            return
+        except Exception as fault:  # noqa: BLE001 - a bug is reported, and the loop goes on
+            self._on_fault(fault)
+
+    async def _repeat(self, work: Callable[[], Awaitable[None]], every_seconds: float) -> None:
+        while True:
+            try:
+                await work()
+            except Busy:
+                pass
+            except Exception as fault:  # noqa: BLE001 - as above
+                self._on_fault(fault)
+            await asyncio.sleep(every_seconds)
