@@ -40,7 +40,8 @@ async def stack(
     """The whole service, once on each engine for the whole run."""
     folder = tmp_path_factory.mktemp(f"stack_{request.param}")
     url = await new_database(request.param, folder, postgres)
-    async with running_stack(folder, url) as running:
+    # Payments of unknown outcome stay open, so that tests can look at them; tests/workflows settles them.
+    async with running_stack(folder, url, reconcile_every_seconds="3600") as running:
         yield running
 
 
@@ -58,4 +59,4 @@ async def database(
 
 @pytest.fixture
 def store(database: Database) -> DatabaseStore:
-    return DatabaseStore(database)
+    return DatabaseStore(database, reconcile_after_seconds=25)

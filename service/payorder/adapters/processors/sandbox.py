@@ -207,12 +207,11 @@ class Sandbox:
         return await self._end(key, _outcome(key, source), amount)
 
     async def cancel(self, key: str, amount: Money) -> Outcome:
-        cancelled = Failed("cancelled")
-        outcome, charged = self._ends.get(key, (cancelled, amount))
+        outcome, charged = self._ends.get(key, (Unknown(), amount))
         if isinstance(outcome, Unknown):
-            del self._ends[key]
-            outcome = cancelled
-        return await self._end(key, outcome if charged == amount else Unknown(), charged)
+            self._ends.pop(key, None)
+        end = await self._end(key, Failed("cancelled"), charged)
+        return end if charged == amount else Unknown()
 
     async def refund(self, key: str, reference: str, amount: Money) -> Outcome:
         await asyncio.sleep(self._latency_seconds)
