@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
+import stamina
+
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.system import SystemClock, new_id
@@ -42,6 +44,8 @@ class App:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[App]:
     """The service from its first connection to the end of its last payment."""
+    # By default every retry is logged with the arguments of what is retried.
+    stamina.instrumentation.set_on_retry_hooks([])
     log = CallLog()
     store = DatabaseStore(open_database(settings), reconcile_after_seconds=settings.reconcile_after_seconds)
     processor = load_processor(settings)

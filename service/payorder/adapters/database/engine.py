@@ -4,8 +4,8 @@ Reads are single statements without a transaction. Writes run as one short trans
 the database asks for it. Neither ever contains a call to a processor.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 import stamina
@@ -55,6 +55,7 @@ class Database:
             self._writes = reads = _postgresql_engine(driver_url, pool_size, pool_timeout_seconds)
             self._finishes = _postgresql_engine(driver_url, max(2, pool_size // 2), _FINISH_TIMEOUT_SECONDS)
         self._reads = reads.execution_options(isolation_level="AUTOCOMMIT")
+        self._probes = self._finishes.execution_options(isolation_level="AUTOCOMMIT")
         self._retrying = stamina.AsyncRetryingCaller(
             attempts=6, timeout=None, wait_initial=0.005, wait_max=0.2, wait_jitter=0.02
         ).on(_is_transient)
@@ -74,6 +75,13 @@ class Database:
         """A connection on which every statement stands alone. Raises Busy when there is no way in."""
         with _busy_when_away():
             async with self._reads.connect() as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def probe(self) -> AsyncIterator[AsyncConnection]:
+        """Like `read`, on the connections of `finish`: a full pool is no reason to look unwell."""
+        with _busy_when_away():
+            async with self._probes.connect() as connection:
                 yield connection
 
     async def close(self) -> None:
@@ -163,10 +171,13 @@ def _sqlstate(error: DBAPIError) -> str:
     return getattr(error.orig, "sqlstate", None) or ""
 
 
-class _busy_when_away:  # noqa: N801 - reads as a statement where it is used
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, PoolTimeout | OSError) or (isinstance(error, DBAPIError) and _is_away(error)):
+@contextmanager
+def _busy_when_away() -> Iterator[None]:
+    try:
+        yield
+    except (PoolTimeout, OSError, Conflict) as error:
+        raise Busy from error
+    except DBAPIError as error:
+        if _is_away(error):
             raise Busy from error
+        raise

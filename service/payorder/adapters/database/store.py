@@ -95,7 +95,7 @@ class DatabaseStore:
 
     async def is_ready(self) -> bool:
         try:
-            async with self._database.read() as connection:
+            async with self._database.probe() as connection:
                 return await migrate.is_current(connection)
         except Busy:
             return False
