@@ -59,4 +59,4 @@ async def database(
 
 @pytest.fixture
 def store(database: Database) -> DatabaseStore:
-    return DatabaseStore(database, reconcile_after_seconds=25)
+    return DatabaseStore(database, reconcile_after_seconds=25, on_change=lambda *_: None)

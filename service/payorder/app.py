@@ -32,6 +32,7 @@ from payorder.workflows.pay_order import ChargeLimits, PayOrder
 from payorder.workflows.reconcile import Reconcile, ReconcileLimits
 
 PROCESSORS = "payorder.processors"
+_COMPARE_TIMEOUT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +47,24 @@ async def running(settings: Settings) -> AsyncIterator[App]:
     """The service from its first connection to the end of its last payment."""
     # By default every retry is logged with the arguments of what is retried.
     stamina.instrumentation.set_on_retry_hooks([])
-    log = CallLog()
-    store = DatabaseStore(open_database(settings), reconcile_after_seconds=settings.reconcile_after_seconds)
+    log, clock = CallLog(), SystemClock()
+    store = DatabaseStore(
+        open_database(settings),
+        reconcile_after_seconds=settings.reconcile_after_seconds,
+        on_change=log.change,
+    )
     processor = load_processor(settings)
     background = Background(on_fault=log.fault)
-    server, reconcile = _assemble(settings, store, processor, background, log)
+    server, reconcile = _assemble(settings, store, processor, clock, background, log)
     reconciling = asyncio.create_task(reconcile.run())
     try:
         port = await server.start()
         log.event("serving", port=port, processor=settings.processor_name, environment=settings.env)
         yield App(port)
     finally:
+        deadline = clock.uptime_seconds() + settings.drain_seconds
         await server.stop(settings.drain_seconds)
-        unfinished = await background.drain(settings.drain_seconds)
+        unfinished = await background.drain(max(0, deadline - clock.uptime_seconds()))
         log.event("stopped", unfinished_payments=unfinished)
         reconciling.cancel()
         await asyncio.gather(reconciling, return_exceptions=True)
@@ -89,14 +95,16 @@ def load_processor(settings: Settings) -> Processor:
 def load_keys(settings: Settings) -> KeySet:
     if settings.jwks.startswith(("http://", "https://")):
         return UrlKeySet(settings.jwks)
-    return FileKeySet(Path(settings.jwks))
+    try:
+        return FileKeySet(Path(settings.jwks))
+    except (OSError, ValueError) as error:
+        raise SettingsFault("PAYORDER_JWKS: no key set can be read there") from error
 
 
 def _assemble(
-    settings: Settings, store: Store, processor: Processor, background: Background, log: CallLog
+    settings: Settings, store: Store, processor: Processor, clock: Clock, background: Background, log: CallLog
 ) -> tuple[EdgeServer, Reconcile]:
-    clock = SystemClock()
-    keys = IdempotencyKeys(settings.fingerprint_secret)
+    keys = IdempotencyKeys(settings.fingerprint_secrets)
     reconcile = _reconcile(settings, store, processor, clock, log)
     cancel_order = CancelOrder(
         store=store,
@@ -128,7 +136,9 @@ def _pay_order(
         processor=processor,
         processor_name=settings.processor_name,
         limits=ChargeLimits(
-            timeout_seconds=settings.charge_timeout_seconds, send_within_seconds=settings.send_within_seconds
+            timeout_seconds=settings.charge_timeout_seconds,
+            send_within_seconds=settings.send_within_seconds,
+            at_once=settings.charges_max,
         ),
         clock=clock,
         new_id=new_id,
@@ -144,9 +154,11 @@ def _reconcile(settings: Settings, store: Store, processor: Processor, clock: Cl
         clock=clock,
         render=to_payment_reply,
         limits=ReconcileLimits(
+            processor_name=settings.processor_name,
             every_seconds=settings.reconcile_every_seconds,
             timeout_seconds=settings.charge_timeout_seconds,
             compare_every_seconds=settings.compare_every_seconds,
+            compare_timeout_seconds=_COMPARE_TIMEOUT_SECONDS,
         ),
         on_finding=lambda finding: log.finding(finding.kind, payment_id=finding.key),
         on_fault=log.fault,

@@ -55,7 +55,9 @@ class Settings(BaseSettings):
     compare_every_seconds: Annotated[float, Field(gt=0)] = 60.0
 
     fingerprint_key: SecretStr | None = None
+    fingerprint_key_previous: SecretStr | None = None
 
+    charges_max: Annotated[int, Field(ge=1)] = 4096
     request_bytes_max: Annotated[int, Field(ge=1024)] = 64 * 1024
     calls_max: Annotated[int, Field(ge=1)] = 8192
     reflection: bool | None = None
@@ -66,9 +68,10 @@ class Settings(BaseSettings):
         return self.processor or "sandbox"
 
     @property
-    def fingerprint_secret(self) -> Secret:
-        """Keys the fingerprints of requests; only production needs one that nobody knows."""
-        return Secret(self.fingerprint_key.get_secret_value() if self.fingerprint_key else "development")
+    def fingerprint_secrets(self) -> tuple[Secret, ...]:
+        """Keys of the fingerprints of requests, the current one first; only production needs one that nobody knows."""
+        given = [key for key in (self.fingerprint_key, self.fingerprint_key_previous) if key]
+        return tuple(Secret(key.get_secret_value()) for key in given) or (Secret("development"),)
 
     @property
     def serves_reflection(self) -> bool:
@@ -95,7 +98,10 @@ class Settings(BaseSettings):
             raise ValueError("PAYORDER_ISSUER: the development issuer is not trusted in production")
         if self.env is Environment.PRODUCTION and self.processor is None:
             raise ValueError("PAYORDER_PROCESSOR: must be named in production")
-        if self.env is Environment.PRODUCTION and len(self.fingerprint_secret.reveal()) < FINGERPRINT_KEY_LENGTH_MIN:
+        if (
+            self.env is Environment.PRODUCTION
+            and len(self.fingerprint_secrets[0].reveal()) < FINGERPRINT_KEY_LENGTH_MIN
+        ):
             raise ValueError("PAYORDER_FINGERPRINT_KEY: must have at least 32 characters in production")
         if self.reconcile_after_seconds <= self.charge_timeout_seconds:
             raise ValueError("PAYORDER_RECONCILE_AFTER_SECONDS: must be longer than PAYORDER_CHARGE_TIMEOUT_SECONDS")

@@ -221,3 +221,18 @@ async def test_a_hundred_at_once_under_one_key_are_one_payment(stack: Stack) -> 
     assert 1 == len({json.dumps(answer.body) for answer in paid})
     listed = await stack.rest.call("ListPayments", {"orderId": order}, token=stack.token())
     assert ["succeeded"] == [attempt["status"] for attempt in listed.body["data"]]
+
+
+async def test_every_key_that_cancelled_an_order_is_kept(stack: Stack) -> None:
+    first, second, keys = await new_order(stack), await new_order(stack), (new_key(), new_key())
+
+    async def cancel(order: str, key: str) -> Any:
+        headers = {"idempotency-key": key}
+        return await stack.rest.send("DELETE", f"/orders/{order}", token=stack.token(), headers=headers)
+
+    cancelled = [await cancel(first, key) for key in (*keys, keys[1])]
+    assert [(200, None), (200, None), (200, "true")] == [
+        (answer.http, answer.headers.get("idempotent-replayed")) for answer in cancelled
+    ]
+    other = await cancel(second, keys[1])
+    assert (422, "IDEMPOTENCY_KEY_REUSED") == (other.http, other.reason)

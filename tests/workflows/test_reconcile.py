@@ -36,13 +36,14 @@ class Silent(Sandbox):
     def __init__(self) -> None:
         super().__init__(latency_seconds=0, keys_max=1000)
         self.is_silent = False
+        self.declines_refunds = False
 
     async def cancel(self, key: str, amount: Money) -> Outcome:
         outcome = await super().cancel(key, amount)
         return Unknown() if self.is_silent else outcome
 
     async def refund(self, key: str, reference: str, amount: Money) -> Outcome:
-        outcome = await super().refund(key, reference, amount)
+        outcome = Declined("refused") if self.declines_refunds else await super().refund(key, reference, amount)
         return Unknown() if self.is_silent else outcome
 
 
@@ -53,12 +54,22 @@ def processor() -> Silent:
 
 @pytest.fixture
 def due_at_once(database: Database) -> DatabaseStore:
-    return DatabaseStore(database, reconcile_after_seconds=0)
+    return DatabaseStore(database, reconcile_after_seconds=0, on_change=ignore)
 
 
 @pytest.fixture
 def reconcile(due_at_once: DatabaseStore, processor: Silent) -> Reconcile:
     return reconcile_with(due_at_once, processor, [].append)
+
+
+def ignore(_what: str, _of: str) -> None:
+    """Nobody listens."""
+
+
+def limits_of(processor_name: str) -> ReconcileLimits:
+    return ReconcileLimits(
+        processor_name, every_seconds=0.01, timeout_seconds=2, compare_every_seconds=1, compare_timeout_seconds=1
+    )
 
 
 def reconcile_with(store: DatabaseStore, processor: Silent, on_finding: Callable[[Finding], None]) -> Reconcile:
@@ -68,7 +79,7 @@ def reconcile_with(store: DatabaseStore, processor: Silent, on_finding: Callable
         processor=processor,
         clock=SystemClock(),
         render=to_payment_reply,
-        limits=ReconcileLimits(every_seconds=0.01, timeout_seconds=2, compare_every_seconds=1),
+        limits=limits_of("sandbox"),
         on_finding=on_finding,
         on_fault=faults.append,
     )
@@ -174,7 +185,7 @@ async def test_who_settles_late_gets_the_winners_reply(due_at_once: DatabaseStor
 
 
 async def test_a_payment_that_is_not_due_is_left_to_its_own_process(database: Database, processor: Silent) -> None:
-    store = DatabaseStore(database, reconcile_after_seconds=60)
+    store = DatabaseStore(database, reconcile_after_seconds=60, on_change=ignore)
     payment = await claimed(store)
     await reconcile_with(store, processor, [].append).settle_open()
     assert PaymentStatus.PROCESSING == (await store.get_payment(payment.id, "alice")).status
@@ -224,6 +235,57 @@ async def test_the_comparison_of_books_finds_each_difference_once(
         ("amount_differs", other_amount.id),
     } == {(finding.kind, finding.key) for finding in found}
     assert [] == await due_at_once.compare(forged)
+
+
+async def test_a_charge_that_is_listed_twice_is_found_once(due_at_once: DatabaseStore) -> None:
+    forged = [Charge("no-such-payment", "a", TOTAL), Charge("nor-this", "b", TOTAL)]
+    found = await asyncio.gather(*(due_at_once.compare([*forged, *forged]) for _ in range(4)))
+    assert ["a", "b"] == sorted(finding.reference for some in found for finding in some)
+
+
+async def test_a_refund_that_is_declined_is_a_finding(
+    database: Database, due_at_once: DatabaseStore, processor: Silent, reconcile: Reconcile
+) -> None:
+    refund = await refund_of_a_cancelled_order(due_at_once, processor, reconcile)
+    findings: list[Finding] = []
+    processor.declines_refunds = True
+    await reconcile_with(due_at_once, processor, findings.append).refund(refund)
+    assert ["refund_declined"] == [finding.kind for finding in findings]
+    assert [("refund_declined", refund.payment_id)] == [
+        tuple(row) for row in await rows(database, "SELECT kind, payment_id FROM findings")
+    ]
+    assert [(0, 0)] == await reserved_and_refunded(database)
+
+
+async def test_what_another_processor_was_asked_for_is_left_to_it(
+    due_at_once: DatabaseStore, processor: Silent
+) -> None:
+    payment = await claimed(due_at_once)
+    await processor.charge(payment.id, TOTAL, CARD)
+    other = Silent()
+    await Reconcile(
+        store=due_at_once,
+        processor=other,
+        clock=SystemClock(),
+        render=to_payment_reply,
+        limits=limits_of("other"),
+        on_finding=[].append,
+        on_fault=[].append,
+    ).settle_open()
+    assert PaymentStatus.PROCESSING == (await due_at_once.get_payment(payment.id, "alice")).status
+
+
+async def test_however_often_a_payment_was_asked_after_the_others_are_not_held_up(
+    database: Database, due_at_once: DatabaseStore, processor: Silent, reconcile: Reconcile
+) -> None:
+    old, new = await claimed(due_at_once), await claimed(due_at_once)
+    processor.is_silent = True
+    await database.write(lambda connection: connection.execute(text("UPDATE payments SET poll_attempts = 40000")))
+    await reconcile.settle_open()
+    processor.is_silent = False
+    await make_everything_due(database)
+    await reconcile.settle_open()
+    assert {PaymentStatus.FAILED} == {(await due_at_once.get_payment(each.id, "alice")).status for each in (old, new)}
 
 
 async def test_a_charge_of_another_amount_is_never_booked_as_paid(

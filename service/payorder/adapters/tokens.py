@@ -8,12 +8,13 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import jwt
 from jwt import PyJWK, PyJWKClient, PyJWKSet
-from jwt.exceptions import PyJWKClientError, PyJWTError
+from jwt.exceptions import PyJWTError
 
 from payorder.domain.errors import Unauthenticated
 from payorder.ports.tokens import Caller
@@ -24,6 +25,9 @@ TOKEN_LENGTH_MAX = 8192
 KEY_ID_LENGTH_MAX = 256
 SUBJECT_LENGTH_MAX = 255
 LEEWAY_SECONDS = 30
+KEY_SET_FRESH_SECONDS = 300
+KEY_SET_PAUSE_SECONDS = 60
+KEY_SET_TIMEOUT_SECONDS = 3
 
 
 class KeySet(Protocol):
@@ -35,43 +39,63 @@ class KeySet(Protocol):
 
 
 class FileKeySet:
-    """A JWKS file (RFC 7517), read again when it has changed."""
+    """A JWKS file (RFC 7517), read again when it has changed. Raises OSError or ValueError if it cannot be read."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._read_at_ns = 0
-        self._keys: Mapping[str, PyJWK] = {}
+        self._changed_at_ns = path.stat().st_mtime_ns
+        self._keys = _keys_of(path.read_bytes())
 
     async def find(self, key_id: str) -> PyJWK:
-        if key_id not in self._keys:
+        # While a changed file cannot be read, halfway through being replaced, its last good keys stay.
+        with suppress(OSError, ValueError, PyJWTError):
             self._read_if_changed()
         return self._keys[key_id]
 
     def _read_if_changed(self) -> None:
         changed_at_ns = self._path.stat().st_mtime_ns
-        if changed_at_ns != self._read_at_ns:
-            key_set = PyJWKSet.from_dict(json.loads(self._path.read_bytes()))
-            self._keys = {key.key_id: key for key in key_set.keys if key.key_id}
-            self._read_at_ns = changed_at_ns
+        if changed_at_ns != self._changed_at_ns:
+            self._keys = _keys_of(self._path.read_bytes())
+            self._changed_at_ns = changed_at_ns
 
 
 class UrlKeySet:
-    """A JWKS at an URL, kept for five minutes; an unknown key asks again, but not more than once in a while."""
+    """A JWKS at an URL, asked for again after a while and for an unknown key, but by one call at a time and not often.
+
+    While the issuer does not answer, its last good keys stay.
+    """
 
     def __init__(self, url: str) -> None:
-        self._client = PyJWKClient(url, cache_jwk_set=True, lifespan=300, timeout=3)
+        self._client = PyJWKClient(url, cache_jwk_set=False, timeout=KEY_SET_TIMEOUT_SECONDS)
+        self._keys: Mapping[str, PyJWK] = {}
+        self._asked_at = float("-inf")
+        self._asking = asyncio.Lock()
 
     async def find(self, key_id: str) -> PyJWK:
-        try:
-            return await asyncio.to_thread(self._find, key_id)
-        except PyJWKClientError as error:
-            raise KeyError(key_id) from error
+        if key_id not in self._keys or self._age_seconds() > KEY_SET_FRESH_SECONDS:
+            async with self._asking:
+                await self._ask()
+        return self._keys[key_id]
 
-    def _find(self, key_id: str) -> PyJWK:
-        for key in self._client.get_signing_keys():
-            if key.key_id == key_id:
-                return key
-        return self._client.get_signing_key(key_id)
+    async def _ask(self) -> None:
+        pause_seconds = KEY_SET_PAUSE_SECONDS if self._keys else KEY_SET_TIMEOUT_SECONDS
+        if self._age_seconds() < pause_seconds:
+            return
+        self._asked_at = time.monotonic()
+        with suppress(PyJWTError, ValueError):
+            key_set = await asyncio.to_thread(self._client.get_jwk_set, refresh=True)
+            self._keys = _by_id(key_set)
+
+    def _age_seconds(self) -> float:
+        return time.monotonic() - self._asked_at
+
+
+def _keys_of(text: bytes) -> Mapping[str, PyJWK]:
+    return _by_id(PyJWKSet.from_dict(json.loads(text)))
+
+
+def _by_id(key_set: PyJWKSet) -> Mapping[str, PyJWK]:
+    return {key.key_id: key for key in key_set.keys if key.key_id}
 
 
 class JwtVerifier:

@@ -1,7 +1,9 @@
 """The `payorder` command: thin subcommands around the application. Settings come from the environment."""
 
 import asyncio
+import ctypes
 import os
+import resource
 import signal
 import sys
 from collections.abc import Coroutine
@@ -10,6 +12,8 @@ from typing import Any
 import click
 
 from payorder.config import Settings, SettingsFault
+
+_PR_SET_DUMPABLE = 4
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,6 +43,7 @@ async def _serve(settings: Settings) -> None:
     from payorder.observability.logging import configure  # noqa: PLC0415 - as above
 
     configure(settings.log_level)
+    _keep_memory_private()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
@@ -56,6 +61,13 @@ async def _migrate(settings: Settings) -> None:
         await migrations.upgrade(database)
     finally:
         await database.close()
+
+
+def _keep_memory_private() -> None:
+    """No core dump, and no debugger of another process of the user: memory holds cards while they are charged."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
 
 
 def _settings() -> Settings:

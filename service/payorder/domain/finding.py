@@ -9,6 +9,7 @@ class FindingKind(StrEnum):
     CHARGE_OF_FAILED_PAYMENT = "charge_of_failed_payment"
     AMOUNT_DIFFERS = "amount_differs"
     REFERENCE_DIFFERS = "reference_differs"
+    REFUND_DECLINED = "refund_declined"
 
 
 @dataclass(frozen=True, slots=True)

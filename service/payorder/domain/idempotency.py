@@ -8,14 +8,19 @@ from payorder.domain.errors import IdempotencyKeyReused
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """What the caller sent (1 to 255 printable ASCII characters), and a keyed digest of the request without its CVC."""
+    """What the caller sent (1 to 255 printable ASCII characters), and a keyed digest of the request without its CVC.
+
+    `previous_fingerprints` are the same digest under keys that were in use before.
+    """
 
     key: str
     fingerprint: str
+    previous_fingerprints: tuple[str, ...] = ()
 
     def refuse_other_request(self, fingerprint: str) -> None:
         """`fingerprint` is that of the request which used this key first. Raises IdempotencyKeyReused."""
-        if not hmac.compare_digest(self.fingerprint, fingerprint):
+        ours = (self.fingerprint, *self.previous_fingerprints)
+        if not any(hmac.compare_digest(each, fingerprint) for each in ours):
             raise IdempotencyKeyReused
 
 

@@ -19,7 +19,10 @@ class Declined:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Certainly no money moved: the request was never sent, or was refused unread. `reason` is for operators."""
+    """Certainly no money moved, and none will: a charge was never sent or refused unread; a key was cancelled.
+
+    `reason` is for operators.
+    """
 
     reason: str
 

@@ -26,8 +26,9 @@ _KEY_LENGTH_MAX = 255
 class IdempotencyKeys:
     """Reads keys and takes fingerprints: HMAC-SHA256, because a bare hash of a card number could be searched."""
 
-    def __init__(self, fingerprint_key: Secret) -> None:
-        self._fingerprint_key = fingerprint_key.reveal().encode()
+    def __init__(self, fingerprint_keys: tuple[Secret, ...]) -> None:
+        """The first key is the current one; with the others the requests of before are still recognised."""
+        self._fingerprint_keys = [key.reveal().encode() for key in fingerprint_keys]
 
     def of(self, request: Message, context: "grpc.aio.ServicerContext[Any, Any]") -> IdempotencyKey | None:
         """None for a call without a key. Raises MalformedRequest for more than one, or one of another form."""
@@ -36,9 +37,10 @@ class IdempotencyKeys:
             return None
         if len(values) > 1:
             raise MalformedRequest("There is more than one idempotency key.")
-        return IdempotencyKey(_parsed(values[0]), self._fingerprint(request))
+        current, *previous = self._fingerprints(request)
+        return IdempotencyKey(_parsed(values[0]), current, tuple(previous))
 
-    def _fingerprint(self, request: Message) -> str:
+    def _fingerprints(self, request: Message) -> list[str]:
         """Of the whole request but the CVC, which may differ and must not be kept in any form."""
         if isinstance(request, PayOrderRequest):
             without_cvc = PayOrderRequest()
@@ -46,7 +48,7 @@ class IdempotencyKeys:
             without_cvc.payment.source.ClearField("cvc")
             request = without_cvc
         text = request.DESCRIPTOR.full_name.encode() + b"\0" + to_bytes(request)
-        return hmac.new(self._fingerprint_key, text, hashlib.sha256).hexdigest()
+        return [hmac.new(key, text, hashlib.sha256).hexdigest() for key in self._fingerprint_keys]
 
 
 def _parsed(value: str) -> str:

@@ -77,7 +77,7 @@ def _not_applicable(message: PaymentSource, names: tuple[str, ...], kind: str) -
 def _is_card_number(number: str) -> bool:
     # Zeros alone pass the Luhn check and are no card.
     has_form = number.isdigit() and len(number) >= _CARD_DIGITS_MIN and bool(number.strip("0"))
-    return has_form and _holds(PaymentCardNumber, number)
+    return has_form and _holds(PaymentCardNumber.validate_luhn_check_digit, number)
 
 
 def _is_account_number(number: str) -> bool:
@@ -96,7 +96,9 @@ def _is_country(code: str) -> bool:
 
 
 def _cvc_digits(number: str) -> int:
-    return 4 if PaymentCardNumber(number).brand == PaymentCardBrand.amex else 3
+    # A number whose length is not its brand's is of no brand; whether there is such a card is the processor's answer.
+    is_of_brand = _holds(PaymentCardNumber, number)
+    return 4 if is_of_brand and PaymentCardNumber(number).brand == PaymentCardBrand.amex else 3
 
 
 def _holds(rule: Callable[[str], object], value: str) -> bool:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import combinations
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -26,7 +27,8 @@ _ID_FIELDS = frozenset({"orderId", "paymentId", "by"})
 
 # In these a run of digits is either meant or made by us.
 _NOT_SEARCHED = frozenset({"number", "cvc", "order_id", "payment_id", "page_token"})
-_CARD_NUMBER = re.compile(r"(?<![0-9])[0-9](?:[ -]?[0-9]){12,18}(?![0-9])")
+_DIGIT_GROUPS = re.compile(r"[0-9]+(?:[ .-]{1,3}[0-9]+)*")
+_CARD_NUMBER_LENGTHS = range(13, 20)
 
 _validator = Validator()
 
@@ -93,8 +95,13 @@ def _texts(field: FieldDescriptor, value: object) -> Iterator[str]:
 
 
 def looks_like_a_card_number(text: str) -> bool:
-    """Whether 13 to 19 digits in it, spaces and dashes aside, pass the Luhn check."""
-    return any(_passes_luhn(re.sub("[ -]", "", match[0])) for match in _CARD_NUMBER.finditer(text))
+    """Whether neighbouring groups of digits, with spaces, dashes or dots between, make 13 to 19 that pass Luhn."""
+    for run in _DIGIT_GROUPS.finditer(text):
+        groups = re.findall("[0-9]+", run[0])
+        joined = ("".join(groups[start:end]) for start, end in combinations(range(len(groups) + 1), 2))
+        if any(len(digits) in _CARD_NUMBER_LENGTHS and _passes_luhn(digits) for digits in joined):
+            return True
+    return False
 
 
 def _passes_luhn(digits: str) -> bool:

@@ -54,6 +54,10 @@ class CallLog:
     def fault(self, fault: BaseException, *, request_id: str | None = None) -> None:
         self._logger.error("fault", request_id=request_id, faults=[_describe(each) for each in _chain(fault)])
 
+    def change(self, what: str, subject_id: str) -> None:
+        """What was written, of which order, payment or refund."""
+        self._logger.info("change", what=what, id=subject_id)
+
     def finding(self, kind: str, *, payment_id: str) -> None:
         """The books differ: somebody must look."""
         self._logger.error("finding", kind=kind, payment_id=payment_id)

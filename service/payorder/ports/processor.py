@@ -19,6 +19,10 @@ class Charge:
     amount: Money
 
 
+class ProcessorAway(Exception):
+    """The processor's books cannot be read now."""
+
+
 class Processor(Protocol):
     """A payment service provider. `key` is the payment id, its idempotency key: one key never charges twice.
 
@@ -33,8 +37,9 @@ class Processor(Protocol):
     async def cancel(self, key: str, amount: Money) -> Outcome:
         """Cancel or tell: afterwards `key` can never charge, if it has not charged `amount` already.
 
-        Failed when it never will charge, also for a key that the processor has not seen; Approved or Declined when
-        that is how the charge ended. This is the fence that makes a late charge by a sleeping process harmless.
+        Failed when the processor has confirmed that it never will charge, also for a key that it has not seen; Approved
+        or Declined when that is how the charge ended. A request that could not be sent is Unknown here, because nothing
+        was fenced. This is the fence that makes a late charge by a sleeping process harmless.
         """
         ...
 
@@ -43,7 +48,7 @@ class Processor(Protocol):
         ...
 
     async def charges(self, since: datetime) -> list[Charge]:
-        """Every charge made since then, for the comparison of books."""
+        """Every charge made since then, for the comparison of books. Raises ProcessorAway."""
         ...
 
     async def close(self) -> None:

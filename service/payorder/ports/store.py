@@ -55,12 +55,27 @@ class Cancelled:
     refund: Refund | None
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """How many of what `processor` was asked for, and for how long nobody else gets them."""
+
+    processor: str
+    at_most: int
+    seconds: float
+
+
+class CommitUnknown(Exception):
+    """The connection was lost during the commit: it may or may not have happened."""
+
+
 class Store(Protocol):
     """Orders and payments. Every method is one short transaction, retried inside when the database asks for it.
 
-    Raises Busy when no connection is to be had in time or the database is away: then nothing happened. Where a method
-    takes a key, it answers with the Replay of a request that it has seen, and raises IdempotencyKeyReused for another
-    request under the same key. Keys are kept as long as what they made.
+    Raises Busy when no connection is to be had in time or the database is away: then nothing happened. Raises
+    CommitUnknown when the connection was lost during the commit: then it may have happened.
+
+    Where a method takes a key, it answers with the Replay of a request that it has seen, and raises
+    IdempotencyKeyReused for another request under the same key. Keys are kept as long as what they made.
     """
 
     async def add_order(self, order: Order, reply: Reply, key: IdempotencyKey | None) -> Replay | None: ...
@@ -100,17 +115,14 @@ class Store(Protocol):
         """The charge was not answered: let whoever reconciles look at it now."""
         ...
 
-    async def lease_open_payments(self, *, at_most: int, lease_seconds: float) -> list[Payment]:
-        """Open payments that are due to be asked after, which nobody else gets while the lease lasts.
-
-        Due by the database's clock: no replica's own clock decides.
-        """
+    async def lease_open_payments(self, lease: Lease) -> list[Payment]:
+        """Open payments that are due to be asked after, by the database's clock: no replica's own clock decides."""
         ...
 
-    async def lease_open_refunds(self, *, at_most: int, lease_seconds: float) -> list[Refund]: ...
+    async def lease_open_refunds(self, lease: Lease) -> list[Refund]: ...
 
     async def settle_refund(self, refund: Refund, reference: str | None, at: datetime) -> None:
-        """Write the end of a refund; `reference` is the processor's, None for one that failed."""
+        """Write the end of a refund; `reference` is the processor's, None for one that was declined: a finding."""
         ...
 
     async def retry_later(self, payment_or_refund: Payment | Refund) -> None:

@@ -4,25 +4,26 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from payorder.domain.errors import Refusal
+
 Result = TypeVar("Result")
 
 
 class Background:
-    """Holds every task it starts until it ends; `on_fault` is told of tasks that end with a bug nobody awaited."""
+    """Holds every task it starts until it ends; `on_fault` is told of every bug that ends one, awaited or not."""
 
     def __init__(self, on_fault: Callable[[BaseException], None]) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._on_fault = on_fault
 
+    def __len__(self) -> int:
+        return len(self._tasks)
+
     def start(self, work: Coroutine[Any, Any, Result]) -> "asyncio.Task[Result]":
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
-
-    def disown(self, task: "asyncio.Task[Any]") -> None:
-        """The caller awaits this task no longer: whatever it raises is reported instead."""
-        task.add_done_callback(self._report)
 
     async def drain(self, timeout_seconds: float) -> int:
         """Wait for what is running. Returns how many tasks had not ended by then and were cancelled."""
@@ -34,6 +35,8 @@ class Background:
         await asyncio.gather(*late, return_exceptions=True)
         return len(late)
 
-    def _report(self, task: "asyncio.Task[Any]") -> None:
-        if not task.cancelled() and (fault := task.exception()) is not None:
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.discard(task)
+        fault = None if task.cancelled() else task.exception()
+        if fault is not None and not isinstance(fault, Refusal):
             self._on_fault(fault)

@@ -40,5 +40,5 @@ class CancelOrder:
         if isinstance(cancelled, Replay):
             return cancelled
         if cancelled.refund is not None:
-            self._background.disown(self._background.start(self._refund(cancelled.refund)))
+            self._background.start(self._refund(cancelled.refund))
         return cancelled.order

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from payorder.domain.errors import Busy
-from payorder.domain.idempotency import IdempotencyKey, Reply
+from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
 from payorder.domain.money import Money
 from payorder.domain.outcome import Outcome, Unknown
 from payorder.domain.payment import Payment
@@ -21,7 +21,7 @@ from payorder.domain.source import Source
 from payorder.domain.states import PaymentStatus
 from payorder.ports.clock import Clock
 from payorder.ports.processor import Processor
-from payorder.ports.store import Store
+from payorder.ports.store import CommitUnknown, Store
 from payorder.workflows.background import Background
 
 _SETTLE_ATTEMPTS = 5
@@ -52,10 +52,14 @@ class PayOrderAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ChargeLimits:
-    """`send_within_seconds`: a charge that was not sent this long after its claim began is not sent at all."""
+    """`send_within_seconds`: a charge that was not sent this long after its claim began is not sent at all.
+
+    `at_once`: how many payments one process may be making; each holds its card in memory until it is answered.
+    """
 
     timeout_seconds: float
     send_within_seconds: float
+    at_once: int
 
 
 class PayOrder:
@@ -85,27 +89,29 @@ class PayOrder:
     async def __call__(self, command: PayOrderCommand) -> PayOrderAnswer:
         """The answer as far as it is known in time.
 
-        Raises what Store.claim raises; after that, nothing but bugs.
+        Raises what Store.claim raises, and Busy when too many payments are being made; after that, nothing but bugs.
         """
+        if len(self._background) >= self._limits.at_once:
+            raise Busy
+        deadline = self._clock.uptime_seconds() + command.answer_within_seconds
         payment = self._new_payment(command)
-        # The claim is detached too: a caller who left between claim and charge would leave the order locked.
-        paying = self._background.start(self._claim_charge_settle(payment, command))
-        try:
-            done, _ = await asyncio.wait({paying}, timeout=command.answer_within_seconds)
-        except asyncio.CancelledError:
-            self._background.disown(paying)
-            raise
-        if not done:
-            self._background.disown(paying)
-            return self._still_open(payment)
-        return paying.result()
+        # Claim and charge are both detached: a caller who left between them would leave the order locked.
+        claimed = await asyncio.shield(self._background.start(self._claim(payment, command)))
+        if isinstance(claimed, Replay):
+            return PayOrderAnswer(claimed.resource_id, claimed.reply, is_replay=True)
+        done, _ = await asyncio.wait({claimed}, timeout=max(0, deadline - self._clock.uptime_seconds()))
+        return claimed.result() if done else self._still_open(payment)
 
-    async def _claim_charge_settle(self, payment: Payment, command: PayOrderCommand) -> PayOrderAnswer:
+    async def _claim(self, payment: Payment, command: PayOrderCommand) -> "Replay | asyncio.Task[PayOrderAnswer]":
+        """The replay, or the task that now charges and settles."""
         began = self._clock.uptime_seconds()
         replay = await self._store.claim(payment, command.owner, command.key)
         if replay is not None:
-            return PayOrderAnswer(replay.resource_id, replay.reply, is_replay=True)
-        outcome = await self._charge(payment, command.source, began)
+            return replay
+        return self._background.start(self._charge_and_settle(payment, command.source, began))
+
+    async def _charge_and_settle(self, payment: Payment, source: Source, began: float) -> PayOrderAnswer:
+        outcome = await self._charge(payment, source, began)
         settled = payment.after(outcome)
         if settled.status is PaymentStatus.PROCESSING:
             return await self._leave_open(payment)
@@ -123,18 +129,16 @@ class PayOrder:
 
     async def _settle(self, payment: Payment) -> PayOrderAnswer:
         """The money has moved or not: that must be written down, here or, if the database stays away, by reconcile."""
-        for attempt in range(1, _SETTLE_ATTEMPTS + 1):
-            try:
+        for attempt in range(_SETTLE_ATTEMPTS):
+            await asyncio.sleep(_SETTLE_WAIT_SECONDS * attempt**2)
+            with suppress(Busy, CommitUnknown):
                 reply = await self._store.settle(payment, self._render(payment), self._clock.now())
-            except Busy:
-                await asyncio.sleep(_SETTLE_WAIT_SECONDS * 2**attempt)
-            else:
                 return PayOrderAnswer(payment.id, reply)
         return self._still_open(payment)
 
     async def _leave_open(self, payment: Payment) -> PayOrderAnswer:
         # A refusal would be a lie after the claim. Without the mark the payment is only looked at somewhat later.
-        with suppress(Busy):
+        with suppress(Busy, CommitUnknown):
             await self._store.mark_unknown(payment.id)
         return self._still_open(payment)
 

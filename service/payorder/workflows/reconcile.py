@@ -11,15 +11,15 @@ from datetime import timedelta
 from typing import TypeVar
 
 from payorder.domain.errors import Busy
-from payorder.domain.finding import Finding
+from payorder.domain.finding import Finding, FindingKind
 from payorder.domain.idempotency import Reply
 from payorder.domain.outcome import Approved, Declined, Outcome, Unknown
 from payorder.domain.payment import Payment
 from payorder.domain.refund import Refund
 from payorder.domain.states import PaymentStatus
 from payorder.ports.clock import Clock
-from payorder.ports.processor import Processor
-from payorder.ports.store import Store
+from payorder.ports.processor import Processor, ProcessorAway
+from payorder.ports.store import CommitUnknown, Lease, Store
 
 _LEASED_AT_MOST = 50
 
@@ -28,16 +28,21 @@ Item = TypeVar("Item", Payment, Refund)
 
 @dataclass(frozen=True, slots=True)
 class ReconcileLimits:
-    """How often to look, how long one question to the processor may take, and how often to compare the books."""
+    """How often to look, how long one question to the processor may take, and how often to compare the books.
 
+    Only what `processor_name` was asked for is looked at: another processor has never seen it.
+    """
+
+    processor_name: str
     every_seconds: float
     timeout_seconds: float
     compare_every_seconds: float
+    compare_timeout_seconds: float
 
     @property
-    def lease_seconds(self) -> float:
+    def lease(self) -> Lease:
         """Longer than a question takes, and its answer to be written down."""
-        return self.timeout_seconds + 10
+        return Lease(self.processor_name, _LEASED_AT_MOST, self.timeout_seconds + 10)
 
 
 class Reconcile:
@@ -65,24 +70,30 @@ class Reconcile:
     async def run(self) -> None:
         """Until cancelled. A database that is away is asked again at the next round."""
         await asyncio.gather(
-            self._repeat(self.settle_open, self._limits.every_seconds),
+            self._repeat(self._settle_payments, self._limits.every_seconds),
+            self._repeat(self._settle_refunds, self._limits.every_seconds),
             self._repeat(self.compare_books, self._limits.compare_every_seconds),
         )
 
     async def settle_open(self) -> None:
         """One round over everything that is due."""
-        lease_seconds = self._limits.lease_seconds
-        payments = await self._store.lease_open_payments(at_most=_LEASED_AT_MOST, lease_seconds=lease_seconds)
-        refunds = await self._store.lease_open_refunds(at_most=_LEASED_AT_MOST, lease_seconds=lease_seconds)
-        await asyncio.gather(
-            *(self._guarded(self._settle_payment, payment) for payment in payments),
-            *(self._guarded(self._settle_refund, refund) for refund in refunds),
-        )
+        await self._settle_payments()
+        await self._settle_refunds()
+
+    async def _settle_payments(self) -> None:
+        payments = await self._store.lease_open_payments(self._limits.lease)
+        await asyncio.gather(*(self._guarded(self._settle_payment, payment) for payment in payments))
+
+    async def _settle_refunds(self) -> None:
+        refunds = await self._store.lease_open_refunds(self._limits.lease)
+        await asyncio.gather(*(self._guarded(self._settle_refund, refund) for refund in refunds))
 
     async def compare_books(self) -> None:
         """What the processor says it charged, against our payments; with overlap, as neither is written at once."""
         since = self._clock.now() - timedelta(days=1)
-        for finding in await self._store.compare(await self._processor.charges(since)):
+        async with asyncio.timeout(self._limits.compare_timeout_seconds):
+            charges = await self._processor.charges(since)
+        for finding in await self._store.compare(charges):
             self._on_finding(finding)
 
     async def refund(self, refund: Refund) -> None:
@@ -102,6 +113,7 @@ class Reconcile:
                 await self._store.settle_refund(refund, reference, self._clock.now())
             case Declined():
                 await self._store.settle_refund(refund, None, self._clock.now())
+                self._on_finding(Finding(FindingKind.REFUND_DECLINED, refund.payment_id, refund.reference))
             case _:  # Not made, or not known: the same key is asked again until it is.
                 await self._store.retry_later(refund)
 
@@ -116,7 +128,7 @@ class Reconcile:
         """One that cannot be settled does not keep the others from it; its lease brings it back."""
         try:
             await settle(item)
-        except Busy:
+        except (Busy, CommitUnknown):
             return
         except Exception as fault:  # noqa: BLE001 - a bug is reported, and the loop goes on
             self._on_fault(fault)
@@ -125,7 +137,7 @@ class Reconcile:
         while True:
             try:
                 await work()
-            except Busy:
+            except (Busy, CommitUnknown, ProcessorAway, TimeoutError):
                 pass
             except Exception as fault:  # noqa: BLE001 - as above
                 self._on_fault(fault)

@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from payorder.domain.errors import Busy
+from payorder.ports.store import CommitUnknown
 
 Result = TypeVar("Result")
 
@@ -24,6 +25,8 @@ _TRANSIENT_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 _TRANSIENT_SQLITE_CODES = frozenset({5, 6})
 # Connection exceptions, too many connections, operator intervention (shutdown, crash, starting up).
 _AWAY_SQLSTATE_PREFIXES = ("08", "53", "57P")
+# Statement timeout, read-only after a failover, idle timeout, completion unknown.
+_AWAY_SQLSTATES = frozenset({"57014", "25006", "25P03", "40003"})
 _FINISH_TIMEOUT_SECONDS = 5.0
 _POSTGRESQL_SETTINGS = {
     "statement_timeout": "5000",
@@ -34,10 +37,6 @@ _POSTGRESQL_SETTINGS = {
 
 class Conflict(Exception):
     """What a transaction read has changed under it; it is to be run again."""
-
-
-class CommitUnknown(Busy):
-    """The connection was lost while the transaction was committed: it may or may not have been."""
 
 
 class Database:
@@ -51,11 +50,13 @@ class Database:
             self._writes = _sqlite_engine(driver_url, 1, pool_timeout_seconds)
             self._finishes = _sqlite_engine(driver_url, 1, _FINISH_TIMEOUT_SECONDS)
             reads = _sqlite_engine(driver_url, pool_size, pool_timeout_seconds)
+            probes = _sqlite_engine(driver_url, 1, pool_timeout_seconds)
         else:
             self._writes = reads = _postgresql_engine(driver_url, pool_size, pool_timeout_seconds)
             self._finishes = _postgresql_engine(driver_url, max(2, pool_size // 2), _FINISH_TIMEOUT_SECONDS)
+            probes = _postgresql_engine(driver_url, 1, pool_timeout_seconds)
         self._reads = reads.execution_options(isolation_level="AUTOCOMMIT")
-        self._probes = self._finishes.execution_options(isolation_level="AUTOCOMMIT")
+        self._probes = probes.execution_options(isolation_level="AUTOCOMMIT")
         self._retrying = stamina.AsyncRetryingCaller(
             attempts=6, timeout=None, wait_initial=0.005, wait_max=0.2, wait_jitter=0.02
         ).on(_is_transient)
@@ -79,7 +80,7 @@ class Database:
 
     @asynccontextmanager
     async def probe(self) -> AsyncIterator[AsyncConnection]:
-        """Like `read`, on the connections of `finish`: a full pool is no reason to look unwell."""
+        """Like `read`, on a connection of its own: a full pool is no reason to look unwell."""
         with _busy_when_away():
             async with self._probes.connect() as connection:
                 yield connection
@@ -88,6 +89,7 @@ class Database:
         await self._writes.dispose()
         await self._finishes.dispose()
         await self._reads.dispose()
+        await self._probes.dispose()
 
 
 async def _in_transaction(engine: AsyncEngine, phase: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
@@ -162,6 +164,7 @@ def _is_away(error: DBAPIError) -> bool:
         error.connection_invalidated
         or isinstance(error, InterfaceError)
         or _sqlstate(error).startswith(_AWAY_SQLSTATE_PREFIXES)
+        or _sqlstate(error) in _AWAY_SQLSTATES
         or (isinstance(error, OperationalError) and not _sqlstate(error))
         or _is_transient(error)
     )

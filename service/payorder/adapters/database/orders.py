@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from payorder.adapters.database import events, refunds
 from payorder.adapters.database.engine import Conflict
 from payorder.adapters.database.rows import from_order, to_milliseconds, to_order
-from payorder.adapters.database.tables import orders
+from payorder.adapters.database.tables import cancellations, orders
 from payorder.domain.errors import OrderNotFound
 from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
 from payorder.domain.order import Order
@@ -22,7 +22,9 @@ _GET = select(orders).where(orders.c.id == bindparam("order_id"), orders.c.owner
 # SQLite has no row locks and leaves FOR UPDATE out; there the whole transaction is exclusive.
 _GET_LOCKED = _GET.with_for_update()
 _CREATED_BY = select(orders).where(orders.c.owner_sub == bindparam("owner"), orders.c.create_key == bindparam("key"))
-_CANCELLED_BY = select(orders).where(orders.c.owner_sub == bindparam("owner"), orders.c.cancel_key == bindparam("key"))
+_CANCELLED_BY = select(cancellations).where(
+    cancellations.c.owner_sub == bindparam("owner"), cancellations.c.idempotency_key == bindparam("key")
+)
 _FIRST_PAGE = (
     select(orders).where(orders.c.owner_sub == bindparam("owner")).order_by(orders.c.id.desc()).limit(bindparam("rows"))
 )
@@ -33,13 +35,7 @@ _CANCEL = (
     .values(status="cancelled", updated_at=bindparam("at"), event_seq=orders.c.event_seq + 1)
     .returning(orders)
 )
-_KEEP_CANCEL_REPLY = (
-    update(orders)
-    .where(orders.c.id == bindparam("order_id"), orders.c.cancel_key.is_(None))
-    .values(
-        cancel_key=bindparam("key"), cancel_fingerprint=bindparam("fingerprint"), cancel_reply=bindparam("new_reply")
-    )
-)
+_KEEP_CANCELLATION = insert(cancellations)
 
 
 async def add(connection: AsyncConnection, order: Order, reply: Reply, key: IdempotencyKey | None) -> Replay | None:
@@ -74,11 +70,11 @@ async def cancel(
     if key is not None:
         row = (await connection.execute(_CANCELLED_BY, {"owner": request.owner, "key": key.key})).one_or_none()
         if row is not None:
-            key.refuse_other_request(row.cancel_fingerprint)
-            return Replay(row.id, Reply(0, row.cancel_reply))
+            key.refuse_other_request(row.fingerprint)
+            return Replay(row.order_id, Reply(0, row.reply))
     cancelled = await _cancelled(connection, request)
     if key is not None:
-        await _keep_cancel_reply(connection, request.order_id, render(cancelled.order), key)
+        await _keep(connection, cancelled.order, render(cancelled.order), key)
     return cancelled
 
 
@@ -95,10 +91,16 @@ async def _cancelled(connection: AsyncConnection, request: CancelRequest) -> Can
     return Cancelled(to_order(row), refund)
 
 
-async def _keep_cancel_reply(connection: AsyncConnection, order_id: str, reply: Reply, key: IdempotencyKey) -> None:
-    kept = {"order_id": order_id, "key": key.key, "fingerprint": key.fingerprint, "new_reply": reply.body}
+async def _keep(connection: AsyncConnection, order: Order, reply: Reply, key: IdempotencyKey) -> None:
+    row = {
+        "owner_sub": order.owner,
+        "idempotency_key": key.key,
+        "fingerprint": key.fingerprint,
+        "order_id": order.id,
+        "reply": reply.body,
+    }
     try:
-        await connection.execute(_KEEP_CANCEL_REPLY, kept)
+        await connection.execute(_KEEP_CANCELLATION, row)
     except IntegrityError:
         raise Conflict from None  # The same key came in between.
 

@@ -14,13 +14,13 @@ from payorder.adapters.database import events
 from payorder.adapters.database import orders as order_statements
 from payorder.adapters.database.clock import now_milliseconds, retry_milliseconds
 from payorder.adapters.database.engine import Conflict
-from payorder.adapters.database.rows import from_payment, to_milliseconds, to_payment
+from payorder.adapters.database.rows import from_payment, lease_parameters, to_milliseconds, to_payment
 from payorder.adapters.database.tables import orders, payments, receipts
 from payorder.domain.errors import OrderNotFound, PaymentInProgress
 from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
 from payorder.domain.payment import Payment
 from payorder.domain.states import PaymentStatus
-from payorder.ports.store import Page, PageRequest
+from payorder.ports.store import Lease, Page, PageRequest
 
 _OPEN = payments.c.status.in_(["processing", "unknown"])
 
@@ -81,7 +81,7 @@ _MARK_UNKNOWN = (
 )
 _DUE = (
     select(payments.c.id)
-    .where(_OPEN, payments.c.next_poll_at <= now_milliseconds())
+    .where(_OPEN, payments.c.processor == bindparam("of_processor"), payments.c.next_poll_at <= now_milliseconds())
     .order_by(payments.c.next_poll_at)
     .limit(bindparam("at_most"))
     .with_for_update(skip_locked=True)
@@ -119,6 +119,9 @@ async def claim(
     if key is not None and (replay := await _seen(connection, owner, key)):
         return replay
     if await _take_order(connection, payment, owner) == 0:
+        # Another call with this key may have taken it, and even have finished, since we looked.
+        if key is not None and (replay := await _seen(connection, owner, key)):
+            return replay
         order = await order_statements.get(connection, payment.order_id, owner)
         order.refuse_unless_payable(payment.amount)
         raise Conflict  # It became payable between the two statements.
@@ -132,7 +135,8 @@ async def claim(
     return None
 
 
-async def settle(connection: AsyncConnection, payment: Payment, reply: Reply, at: datetime) -> Reply:
+async def settle(connection: AsyncConnection, payment: Payment, reply: Reply, at: datetime) -> Reply | None:
+    """None, or the reply of whoever settled it before."""
     settled_at = to_milliseconds(at)
     happened = _events_of(payment)
     released = await connection.execute(
@@ -149,19 +153,20 @@ async def settle(connection: AsyncConnection, payment: Payment, reply: Reply, at
     if event_seq is None:
         row = (await connection.execute(_GET, {"payment_id": payment.id})).one()
         return Reply(row.reply_code, row.reply)
-    await connection.execute(_SETTLE, _end_of(payment, reply, settled_at))
+    settled = await connection.execute(_SETTLE, _end_of(payment, reply, settled_at))
+    assert settled.rowcount == 1, "an order is active for an open payment only"
     if payment.status is PaymentStatus.SUCCEEDED:
         await connection.execute(_ADD_RECEIPT, _receipt_of(payment, settled_at))
     await events.add(connection, payment.order_id, event_seq, settled_at, *happened)
-    return reply
+    return None
 
 
 async def mark_unknown(connection: AsyncConnection, payment_id: str) -> None:
     await connection.execute(_MARK_UNKNOWN, {"payment_id": payment_id})
 
 
-async def lease_open(connection: AsyncConnection, at_most: int, lease_seconds: float) -> list[Payment]:
-    rows = await connection.execute(_LEASE, {"at_most": at_most, "lease": round(lease_seconds * 1000)})
+async def lease_open(connection: AsyncConnection, lease: Lease) -> list[Payment]:
+    rows = await connection.execute(_LEASE, lease_parameters(lease))
     return [to_payment(row) for row in rows]
 
 

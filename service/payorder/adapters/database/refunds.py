@@ -5,20 +5,27 @@ from typing import Any
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from payorder.adapters.database import events
+from payorder.adapters.database import events, findings
 from payorder.adapters.database.clock import now_milliseconds, retry_milliseconds
-from payorder.adapters.database.rows import to_refund
+from payorder.adapters.database.rows import lease_parameters, to_refund
 from payorder.adapters.database.tables import orders, payments, refunds
+from payorder.domain.finding import Finding, FindingKind
 from payorder.domain.order import Order
 from payorder.domain.refund import Refund
+from payorder.ports.store import Lease
 
 _ORDER_CANCELLED = "order_cancelled"
 
 _RESERVE_ALL = (
     update(payments)
-    .where(payments.c.id == bindparam("of_payment"), payments.c.status == "succeeded")
+    # A refund in flight keeps its reservation for itself.
+    .where(
+        payments.c.id == bindparam("of_payment"),
+        payments.c.status == "succeeded",
+        payments.c.refund_reserved_minor == 0,
+    )
     .values(refund_reserved_minor=payments.c.captured_minor - payments.c.refunded_minor)
-    .returning(payments.c.refund_reserved_minor)
+    .returning(payments.c.refund_reserved_minor, payments.c.processor)
 )
 _ADD = insert(refunds).values(next_poll_at=now_milliseconds() + bindparam("poll_after"))
 _DETAILS = (payments.c.currency, payments.c.currency_digits, payments.c.processor_reference.label("reference"))
@@ -29,7 +36,11 @@ _GET = (
 )
 _DUE = (
     select(refunds.c.id)
-    .where(refunds.c.status == "processing", refunds.c.next_poll_at <= now_milliseconds())
+    .where(
+        refunds.c.status == "processing",
+        refunds.c.processor == bindparam("of_processor"),
+        refunds.c.next_poll_at <= now_milliseconds(),
+    )
     .order_by(refunds.c.next_poll_at)
     .limit(bindparam("at_most"))
     .with_for_update(skip_locked=True)
@@ -77,16 +88,17 @@ _POLL_AFTER_MILLISECONDS = 30_000
 async def reserve(connection: AsyncConnection, refund_id: str, order: Order, at: int) -> Refund | None:
     """All that is left of the order's payment, in the transaction that cancels it. The order must be locked."""
     reserved = await connection.execute(_RESERVE_ALL, {"of_payment": order.paid_payment_id})
-    amount_minor = reserved.scalar_one()
-    if amount_minor == 0:
+    of_payment = reserved.one_or_none()
+    if of_payment is None or of_payment.refund_reserved_minor == 0:
         return None
     row: dict[str, Any] = {
         "id": refund_id,
         "payment_id": order.paid_payment_id,
         "order_id": order.id,
-        "amount_minor": amount_minor,
+        "amount_minor": of_payment.refund_reserved_minor,
         "status": "processing",
         "reason": _ORDER_CANCELLED,
+        "processor": of_payment.processor,
         "poll_after": _POLL_AFTER_MILLISECONDS,
         "created_at": at,
     }
@@ -94,8 +106,8 @@ async def reserve(connection: AsyncConnection, refund_id: str, order: Order, at:
     return to_refund((await connection.execute(_GET, {"refund_ids": [refund_id]})).one())
 
 
-async def lease_open(connection: AsyncConnection, at_most: int, lease_seconds: float) -> list[Refund]:
-    leased = await connection.execute(_LEASE, {"at_most": at_most, "lease": round(lease_seconds * 1000)})
+async def lease_open(connection: AsyncConnection, lease: Lease) -> list[Refund]:
+    leased = await connection.execute(_LEASE, lease_parameters(lease))
     refund_ids = leased.scalars().all()
     rows = await connection.execute(_GET, {"refund_ids": refund_ids}) if refund_ids else ()
     return [to_refund(row) for row in rows]
@@ -114,6 +126,9 @@ async def settle(connection: AsyncConnection, refund: Refund, reference: str | N
         "refunded": amount_minor if reference is not None else 0,
     }
     await connection.execute(_BOOK, booked)
+    if reference is None:
+        declined = Finding(FindingKind.REFUND_DECLINED, refund.payment_id, refund.reference)
+        await findings.record(connection, [declined])
     await events.add(connection, refund.order_id, order_seq, at, (f"refund.{status}", refund.id))
 
 

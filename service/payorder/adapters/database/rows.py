@@ -12,6 +12,7 @@ from payorder.domain.payment import Payment
 from payorder.domain.refund import Refund
 from payorder.domain.source import MaskedSource
 from payorder.domain.states import OrderStatus, PaymentStatus, RefundStatus
+from payorder.ports.store import Lease
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -23,7 +24,6 @@ _SHOWN_AS = {
     "succeeded": PaymentStatus.SUCCEEDED,
     "failed": PaymentStatus.FAILED,
     "cancelled": PaymentStatus.CANCELLED,
-    "late_success": PaymentStatus.FAILED,
 }
 
 
@@ -110,6 +110,10 @@ def to_refund(row: Any) -> Refund:
         reference=row.reference,
         status=RefundStatus(row.status),
     )
+
+
+def lease_parameters(lease: Lease) -> dict[str, Any]:
+    return {"of_processor": lease.processor, "at_most": lease.at_most, "lease": round(lease.seconds * 1000)}
 
 
 def _to_json(value: Mapping[str, Any]) -> str:

@@ -1,10 +1,11 @@
 """The Store port on a database: each method is one transaction around the statements of its table."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 from payorder.adapters.database import findings, migrate, orders, payments, refunds
-from payorder.adapters.database.engine import CommitUnknown, Database
+from payorder.adapters.database.engine import Database
 from payorder.adapters.database.rows import to_milliseconds
 from payorder.domain.errors import Busy
 from payorder.domain.finding import Finding
@@ -13,21 +14,28 @@ from payorder.domain.order import Order
 from payorder.domain.payment import Payment
 from payorder.domain.refund import Refund
 from payorder.ports.processor import Charge
-from payorder.ports.store import Cancelled, CancelRequest, Page, PageRequest
+from payorder.ports.store import Cancelled, CancelRequest, CommitUnknown, Lease, Page, PageRequest
 
 
 class DatabaseStore:
     """Implements payorder.ports.store.Store.
 
     `reconcile_after_seconds`: a payment is due to be asked after this long after its claim, by the database's clock.
+    `on_change` is told what was written and of whom, after it was.
     """
 
-    def __init__(self, database: Database, *, reconcile_after_seconds: float) -> None:
+    def __init__(
+        self, database: Database, *, reconcile_after_seconds: float, on_change: Callable[[str, str], None]
+    ) -> None:
         self._database = database
         self._reconcile_after_seconds = reconcile_after_seconds
+        self._on_change = on_change
 
     async def add_order(self, order: Order, reply: Reply, key: IdempotencyKey | None) -> Replay | None:
-        return await self._database.write(lambda connection: orders.add(connection, order, reply, key))
+        replay = await self._database.write(lambda connection: orders.add(connection, order, reply, key))
+        if replay is None:
+            self._on_change("order.placed", order.id)
+        return replay
 
     async def get_order(self, order_id: str, owner: str) -> Order:
         async with self._database.read() as connection:
@@ -40,30 +48,40 @@ class DatabaseStore:
     async def cancel_order(
         self, cancel: CancelRequest, render: Callable[[Order], Reply], key: IdempotencyKey | None
     ) -> Cancelled | Replay:
-        return await self._database.write(lambda connection: orders.cancel(connection, cancel, render, key))
+        cancelled = await self._database.write(lambda connection: orders.cancel(connection, cancel, render, key))
+        if isinstance(cancelled, Cancelled) and cancelled.order.updated_at == cancel.at:
+            self._on_change("order.cancelled", cancel.order_id)
+        return cancelled
 
     async def claim(self, payment: Payment, owner: str, key: IdempotencyKey | None) -> Replay | None:
         after = self._reconcile_after_seconds
         try:
-            return await self._database.write(lambda connection: payments.claim(connection, payment, owner, key, after))
+            replay = await self._database.write(
+                lambda connection: payments.claim(connection, payment, owner, key, after)
+            )
         except CommitUnknown:
             # The id is our own: if the row is there, the claim was made, and by nobody else.
-            async with self._database.read() as connection:
-                if await payments.exists(connection, payment.id):
-                    return None
-            raise
+            if not await self._exists(payment.id):
+                raise
+            replay = None
+        if replay is None:
+            self._on_change("payment.processing", payment.id)
+        return replay
 
     async def settle(self, payment: Payment, reply: Reply, at: datetime) -> Reply:
-        return await self._database.finish(lambda connection: payments.settle(connection, payment, reply, at))
+        earlier = await self._database.finish(lambda connection: payments.settle(connection, payment, reply, at))
+        if earlier is None:
+            self._on_change(f"payment.{payment.status}", payment.id)
+        return earlier or reply
 
     async def mark_unknown(self, payment_id: str) -> None:
         await self._database.finish(lambda connection: payments.mark_unknown(connection, payment_id))
 
-    async def lease_open_payments(self, *, at_most: int, lease_seconds: float) -> list[Payment]:
-        return await self._database.finish(lambda connection: payments.lease_open(connection, at_most, lease_seconds))
+    async def lease_open_payments(self, lease: Lease) -> list[Payment]:
+        return await self._database.finish(lambda connection: payments.lease_open(connection, lease))
 
-    async def lease_open_refunds(self, *, at_most: int, lease_seconds: float) -> list[Refund]:
-        return await self._database.finish(lambda connection: refunds.lease_open(connection, at_most, lease_seconds))
+    async def lease_open_refunds(self, lease: Lease) -> list[Refund]:
+        return await self._database.finish(lambda connection: refunds.lease_open(connection, lease))
 
     async def settle_refund(self, refund: Refund, reference: str | None, at: datetime) -> None:
         settled_at = to_milliseconds(at)
@@ -71,6 +89,7 @@ class DatabaseStore:
             await self._database.finish(lambda connection: refunds.settle(connection, refund, reference, settled_at))
         except refunds.AlreadySettled:
             return
+        self._on_change("refund.declined" if reference is None else "refund.succeeded", refund.id)
 
     async def retry_later(self, payment_or_refund: Payment | Refund) -> None:
         statements = payments if isinstance(payment_or_refund, Payment) else refunds
@@ -92,6 +111,12 @@ class DatabaseStore:
     async def list_payments(self, order_id: str, owner: str, page: PageRequest) -> Page[Payment]:
         async with self._database.read() as connection:
             return await payments.list_page(connection, order_id, owner, page)
+
+    async def _exists(self, payment_id: str) -> bool:
+        with suppress(Busy):
+            async with self._database.read() as connection:
+                return await payments.exists(connection, payment_id)
+        return False
 
     async def is_ready(self) -> bool:
         try:

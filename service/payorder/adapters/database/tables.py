@@ -53,13 +53,10 @@ orders = Table(
     Column("paid_payment_id", Text),
     # Number of the order's newest event.
     Column("event_seq", BigInteger, nullable=False, server_default="0"),
-    # The keys that created and cancelled the order, with what was answered; the caller is the owner.
+    # The key that created the order, with what was answered; the caller is the owner.
     Column("create_key", Text),
     Column("create_fingerprint", Text),
     Column("create_reply", LargeBinary),
-    Column("cancel_key", Text),
-    Column("cancel_fingerprint", Text),
-    Column("cancel_reply", LargeBinary),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     CheckConstraint("status IN ('placed', 'approved', 'shipped', 'delivered', 'cancelled')", name="status"),
@@ -74,10 +71,8 @@ orders = Table(
     # An order cannot be cancelled, or approved twice, under a payment that is being made.
     CheckConstraint("active_payment_id IS NULL OR status = 'placed'", name="active_when_placed"),
     CheckConstraint("(create_key IS NULL) = (create_reply IS NULL)", name="create_reply_with_key"),
-    CheckConstraint("(cancel_key IS NULL) = (cancel_reply IS NULL)", name="cancel_reply_with_key"),
     Index("ix_orders_owner", "owner_sub", "id"),
     Index("ux_orders_create_key", "owner_sub", "create_key", unique=True, **_where("create_key IS NOT NULL")),
-    Index("ux_orders_cancel_key", "owner_sub", "cancel_key", unique=True, **_where("cancel_key IS NOT NULL")),
 )
 
 payments = Table(
@@ -104,26 +99,22 @@ payments = Table(
     Column("reply", LargeBinary),
     # While the payment is open: when somebody is to ask the processor about it, by the database's clock.
     Column("next_poll_at", BigInteger),
-    Column("poll_attempts", SmallInteger, nullable=False, server_default="0"),
+    Column("poll_attempts", BigInteger, nullable=False, server_default="0"),
     Column("source_kind", Text, nullable=False),
     Column("source_last4", Text, nullable=False),
     Column("source_masked", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("settled_at", BigInteger),
-    CheckConstraint(
-        "status IN ('processing', 'unknown', 'succeeded', 'failed', 'cancelled', 'late_success')", name="status"
-    ),
+    CheckConstraint("status IN ('processing', 'unknown', 'succeeded', 'failed', 'cancelled')", name="status"),
     CheckConstraint("length(currency) = 3", name="currency"),
     CheckConstraint("currency_digits BETWEEN 0 AND 4", name="currency_digits"),
     CheckConstraint("amount_minor > 0", name="amount_positive"),
     CheckConstraint("source_kind IN ('card', 'bank_account')", name="source_kind"),
     # A PAN cannot be put here.
     CheckConstraint("length(source_last4) = 4", name="source_last4"),
-    CheckConstraint(
-        "(status IN ('succeeded', 'late_success')) = (processor_reference IS NOT NULL)", name="charged_when_succeeded"
-    ),
+    CheckConstraint("(status = 'succeeded') = (processor_reference IS NOT NULL)", name="charged_when_succeeded"),
     CheckConstraint("(status IN ('processing', 'unknown')) = (settled_at IS NULL)", name="settled_when_final"),
-    CheckConstraint("(status IN ('succeeded', 'late_success')) = (captured_minor > 0)", name="captured_when_succeeded"),
+    CheckConstraint("(status = 'succeeded') = (captured_minor > 0)", name="captured_when_succeeded"),
     CheckConstraint("captured_minor <= amount_minor", name="captured_at_most_amount"),
     CheckConstraint("refund_reserved_minor >= 0 AND refunded_minor >= 0", name="refunds_positive"),
     # Nobody gets back more than was taken, not even for a moment.
@@ -146,6 +137,18 @@ payments = Table(
     Index("ix_payments_due", "next_poll_at", **_where("status IN ('processing', 'unknown')")),
 )
 
+# The keys under which orders were cancelled: an order can be cancelled again, under another key.
+cancellations = Table(
+    "cancellations",
+    metadata,
+    Column("owner_sub", Text, primary_key=True),
+    Column("idempotency_key", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("order_id", Text, ForeignKey("orders.id"), nullable=False),
+    Column("reply", LargeBinary, nullable=False),
+    CheckConstraint("length(idempotency_key) BETWEEN 1 AND 255", name="idempotency_key"),
+)
+
 refunds = Table(
     "refunds",
     metadata,
@@ -155,15 +158,17 @@ refunds = Table(
     Column("amount_minor", BigInteger, nullable=False),
     Column("status", Text, nullable=False),
     Column("reason", Text, nullable=False),
-    Column("processor_reference", Text, unique=True),
+    Column("processor", Text, nullable=False),
+    Column("processor_reference", Text),
     Column("next_poll_at", BigInteger),
-    Column("poll_attempts", SmallInteger, nullable=False, server_default="0"),
+    Column("poll_attempts", BigInteger, nullable=False, server_default="0"),
     Column("created_at", BigInteger, nullable=False),
     Column("settled_at", BigInteger),
     CheckConstraint("status IN ('processing', 'succeeded', 'failed')", name="status"),
     CheckConstraint("amount_minor > 0", name="amount_positive"),
     CheckConstraint("(status = 'succeeded') = (processor_reference IS NOT NULL)", name="made_when_succeeded"),
     CheckConstraint("(status = 'processing') = (next_poll_at IS NOT NULL)", name="polled_when_open"),
+    UniqueConstraint("processor", "processor_reference"),
     Index("ix_refunds_payment", "payment_id"),
     Index("ix_refunds_due", "next_poll_at", **_where("status = 'processing'")),
 )

@@ -12,6 +12,7 @@ depends_on = None
 def upgrade() -> None:
     _create_findings()
     _create_orders()
+    _create_cancellations()
     _create_events()
     _create_payments()
     _create_receipts()
@@ -49,9 +50,6 @@ def _create_orders() -> None:  # long: one table
         sa.Column("create_key", sa.Text(), nullable=True),
         sa.Column("create_fingerprint", sa.Text(), nullable=True),
         sa.Column("create_reply", sa.LargeBinary(), nullable=True),
-        sa.Column("cancel_key", sa.Text(), nullable=True),
-        sa.Column("cancel_fingerprint", sa.Text(), nullable=True),
-        sa.Column("cancel_reply", sa.LargeBinary(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("active_payment_id IS NULL OR status = 'placed'", name=op.f("ck_orders_active_when_placed")),
@@ -64,9 +62,6 @@ def _create_orders() -> None:  # long: one table
             name=op.f("ck_orders_paid_when_approved"),
         ),
         sa.CheckConstraint(
-            "(cancel_key IS NULL) = (cancel_reply IS NULL)", name=op.f("ck_orders_cancel_reply_with_key")
-        ),
-        sa.CheckConstraint(
             "(create_key IS NULL) = (create_reply IS NULL)", name=op.f("ck_orders_create_reply_with_key")
         ),
         sa.CheckConstraint("currency_digits BETWEEN 0 AND 4", name=op.f("ck_orders_currency_digits")),
@@ -76,20 +71,26 @@ def _create_orders() -> None:  # long: one table
     )
     op.create_index("ix_orders_owner", "orders", ["owner_sub", "id"], unique=False)
     op.create_index(
-        "ux_orders_cancel_key",
-        "orders",
-        ["owner_sub", "cancel_key"],
-        unique=True,
-        postgresql_where=sa.text("cancel_key IS NOT NULL"),
-        sqlite_where=sa.text("cancel_key IS NOT NULL"),
-    )
-    op.create_index(
         "ux_orders_create_key",
         "orders",
         ["owner_sub", "create_key"],
         unique=True,
         postgresql_where=sa.text("create_key IS NOT NULL"),
         sqlite_where=sa.text("create_key IS NOT NULL"),
+    )
+
+
+def _create_cancellations() -> None:
+    op.create_table(
+        "cancellations",
+        sa.Column("owner_sub", sa.Text(), nullable=False),
+        sa.Column("idempotency_key", sa.Text(), nullable=False),
+        sa.Column("fingerprint", sa.Text(), nullable=False),
+        sa.Column("order_id", sa.Text(), nullable=False),
+        sa.Column("reply", sa.LargeBinary(), nullable=False),
+        sa.CheckConstraint("length(idempotency_key) BETWEEN 1 AND 255", name=op.f("ck_cancellations_idempotency_key")),
+        sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_cancellations_order_id")),
+        sa.PrimaryKeyConstraint("owner_sub", "idempotency_key", name=op.f("pk_cancellations")),
     )
 
 
@@ -129,12 +130,19 @@ def _create_payments() -> None:  # long: one table
         sa.Column("reply_code", sa.SmallInteger(), nullable=True),
         sa.Column("reply", sa.LargeBinary(), nullable=True),
         sa.Column("next_poll_at", sa.BigInteger(), nullable=True),
-        sa.Column("poll_attempts", sa.SmallInteger(), server_default="0", nullable=False),
+        sa.Column("poll_attempts", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("source_kind", sa.Text(), nullable=False),
         sa.Column("source_last4", sa.Text(), nullable=False),
         sa.Column("source_masked", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("settled_at", sa.BigInteger(), nullable=True),
+        sa.CheckConstraint(
+            "(status = 'succeeded') = (captured_minor > 0)", name=op.f("ck_payments_captured_when_succeeded")
+        ),
+        sa.CheckConstraint(
+            "(status = 'succeeded') = (processor_reference IS NOT NULL)",
+            name=op.f("ck_payments_charged_when_succeeded"),
+        ),
         sa.CheckConstraint(
             "(status IN ('processing', 'unknown')) = (next_poll_at IS NOT NULL)",
             name=op.f("ck_payments_polled_when_open"),
@@ -145,18 +153,9 @@ def _create_payments() -> None:  # long: one table
         sa.CheckConstraint(
             "(status IN ('processing', 'unknown')) = (settled_at IS NULL)", name=op.f("ck_payments_settled_when_final")
         ),
-        sa.CheckConstraint(
-            "(status IN ('succeeded', 'late_success')) = (captured_minor > 0)",
-            name=op.f("ck_payments_captured_when_succeeded"),
-        ),
-        sa.CheckConstraint(
-            "(status IN ('succeeded', 'late_success')) = (processor_reference IS NOT NULL)",
-            name=op.f("ck_payments_charged_when_succeeded"),
-        ),
         sa.CheckConstraint("source_kind IN ('card', 'bank_account')", name=op.f("ck_payments_source_kind")),
         sa.CheckConstraint(
-            "status IN ('processing', 'unknown', 'succeeded', 'failed', 'cancelled', 'late_success')",
-            name=op.f("ck_payments_status"),
+            "status IN ('processing', 'unknown', 'succeeded', 'failed', 'cancelled')", name=op.f("ck_payments_status")
         ),
         sa.CheckConstraint(
             "(idempotency_key IS NULL) = (fingerprint IS NULL)", name=op.f("ck_payments_fingerprint_with_key")
@@ -229,9 +228,10 @@ def _create_refunds() -> None:
         sa.Column("amount_minor", sa.BigInteger(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("processor", sa.Text(), nullable=False),
         sa.Column("processor_reference", sa.Text(), nullable=True),
         sa.Column("next_poll_at", sa.BigInteger(), nullable=True),
-        sa.Column("poll_attempts", sa.SmallInteger(), server_default="0", nullable=False),
+        sa.Column("poll_attempts", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("settled_at", sa.BigInteger(), nullable=True),
         sa.CheckConstraint(
@@ -245,7 +245,7 @@ def _create_refunds() -> None:
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_refunds_order_id")),
         sa.ForeignKeyConstraint(["payment_id"], ["payments.id"], name=op.f("fk_refunds_payment_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_refunds")),
-        sa.UniqueConstraint("processor_reference", name=op.f("ux_refunds_processor_reference")),
+        sa.UniqueConstraint("processor", "processor_reference", name=op.f("ux_refunds_processor_processor_reference")),
     )
     op.create_index(
         "ix_refunds_due",
@@ -263,5 +263,6 @@ def downgrade() -> None:
     op.drop_table("receipts")
     op.drop_table("payments")
     op.drop_table("events")
+    op.drop_table("cancellations")
     op.drop_table("orders")
     op.drop_table("findings")
