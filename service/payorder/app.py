@@ -12,7 +12,7 @@ import stamina
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.system import SystemClock, new_id
-from payorder.adapters.tokens import FileKeySet, JwtVerifier, KeySet, UrlKeySet
+from payorder.adapters.tokens import FileKeySet, JwtVerifier, KeySet, NoKeySet, UrlKeySet
 from payorder.config import Settings, SettingsFault
 from payorder.edge.idempotency import IdempotencyKeys
 from payorder.edge.interceptors import CallSteps
@@ -87,9 +87,13 @@ def load_processor(settings: Settings) -> Processor:
 
 
 def load_keys(settings: Settings) -> KeySet:
+    """Raises SettingsFault."""
     if settings.jwks.startswith(("http://", "https://")):
         return UrlKeySet(settings.jwks)
-    return FileKeySet(Path(settings.jwks))
+    try:
+        return FileKeySet(Path(settings.jwks))
+    except (OSError, NoKeySet) as error:
+        raise SettingsFault("PAYORDER_JWKS: cannot be read as a key set (RFC 7517)") from error
 
 
 def _assemble(

@@ -36,8 +36,8 @@ class Conflict(Exception):
     """What a transaction read has changed under it; it is to be run again."""
 
 
-class CommitUnknown(Busy):
-    """The connection was lost while the transaction was committed: it may or may not have been."""
+class CommitUnknown(Exception):
+    """The connection was lost while the transaction was committed: it may or may not have been. So it is no refusal."""
 
 
 class Database:
@@ -66,9 +66,15 @@ class Database:
             return await self._retrying(_in_transaction, self._writes, phase)
 
     async def finish(self, phase: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
-        """Like `write`, on connections of its own: what was begun is not starved by what begins."""
-        with _busy_when_away():
-            return await self._retrying(_in_transaction, self._finishes, phase)
+        """Like `write`, on connections of its own: what was begun is not starved by what begins.
+
+        `phase` may be repeated after it was done, so that a commit which was not heard of is Busy too.
+        """
+        try:
+            with _busy_when_away():
+                return await self._retrying(_in_transaction, self._finishes, phase)
+        except CommitUnknown as unknown:
+            raise Busy from unknown
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
