@@ -15,6 +15,27 @@ from support.stack import Stack, running_postgres, running_stack
 
 ENGINES = ("sqlite", "postgresql")
 
+# It looks through everything the run leaves behind, so it must come after everything.
+LAST = "tests/safety/test_leaks.py"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests of LAST behind all others; those with a stack behind the others with it, as it is stopped then."""
+    last = [item for item in items if item.nodeid.startswith(LAST)]
+    items[:] = [item for item in items if not item.nodeid.startswith(LAST)]
+    for engine in ENGINES:
+        places = [place for place, item in enumerate(items) if _engine_of(item) == engine]
+        after = places[-1] + 1 if places else len(items)
+        items[after:after] = [item for item in last if _engine_of(item) == engine]
+    items.extend(item for item in last if _engine_of(item) is None)
+
+
+def _engine_of(item: pytest.Item) -> str | None:
+    """The engine of the stack that a test uses."""
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("stack") if callspec else None
+
 
 @pytest.fixture(scope="session")
 async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedPostgres]:

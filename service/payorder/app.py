@@ -12,7 +12,7 @@ import stamina
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.system import SystemClock, new_id
-from payorder.adapters.tokens import FileKeySet, JwtVerifier, KeySet, UrlKeySet
+from payorder.adapters.tokens import FileKeySet, JwtVerifier, KeySet, NoKeySet, UrlKeySet
 from payorder.config import Settings, SettingsFault
 from payorder.edge.idempotency import IdempotencyKeys
 from payorder.edge.interceptors import CallSteps
@@ -97,8 +97,8 @@ def load_keys(settings: Settings) -> KeySet:
         return UrlKeySet(settings.jwks)
     try:
         return FileKeySet(Path(settings.jwks))
-    except (OSError, ValueError) as error:
-        raise SettingsFault("PAYORDER_JWKS: no key set can be read there") from error
+    except (OSError, NoKeySet) as error:
+        raise SettingsFault("PAYORDER_JWKS: cannot be read as a key set (RFC 7517)") from error
 
 
 def _assemble(

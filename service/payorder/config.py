@@ -1,11 +1,12 @@
 """Settings from the environment: `PAYORDER_*`, all faults reported at once. Nothing else reads the environment."""
 
+import json
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from payorder.domain.secret import Secret
 
@@ -27,6 +28,14 @@ class SettingsFault(Exception):
     """What is wrong with the settings, one line for each fault; no line repeats a value."""
 
 
+def _from_json(value: object) -> object:
+    # Left to pydantic-settings, text that is not JSON would end the start before the other faults are found.
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError("must be a JSON object of strings") from None
+
+
 class Settings(BaseSettings):
     """Every setting, with its unit in its name. Production is the default, because it is the careful one."""
 
@@ -36,7 +45,7 @@ class Settings(BaseSettings):
     listen: str = "127.0.0.1:50051"
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
 
-    database_url: str = "sqlite:///payorder.db"
+    database_url: Annotated[str, Field(pattern="^(sqlite|postgresql)(\\+[a-z]+)?://")] = "sqlite:///payorder.db"
     database_pool_size: Annotated[int, Field(ge=1, le=100)] = 10
     database_pool_timeout_seconds: Annotated[float, Field(gt=0, le=10)] = 1.0
 
@@ -46,7 +55,7 @@ class Settings(BaseSettings):
     token_lifetime_seconds_max: Annotated[int, Field(gt=0)] = 24 * 60 * 60
 
     processor: str | None = None
-    processor_options: Mapping[str, str] = {}
+    processor_options: Annotated[Mapping[str, str], NoDecode, BeforeValidator(_from_json)] = {}
     charge_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 20.0
     send_within_seconds: Annotated[float, Field(gt=0, le=10)] = 2.0
     answer_within_seconds: Annotated[float, Field(gt=0, le=60)] = 8.0

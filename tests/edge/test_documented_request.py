@@ -1,17 +1,10 @@
 """The documented request gets the documented answer, through both doors, on both engines."""
 
-import pytest
-
 from support.doors import Door
 from support.requests import APPROVED, DECLINED, ORDER, bank_payment, payment
 from support.stack import Stack
 
 CREATED_KEYS = {"id", "amount", "currency", "source", "status", "createdAt"}
-
-
-@pytest.fixture(params=["rest", "grpc", "grpc_through_envoy"])
-def door(request: pytest.FixtureRequest, stack: Stack) -> Door:
-    return getattr(stack, request.param)
 
 
 async def new_order(stack: Stack, door: Door, total: str = "49.99") -> str:

@@ -1,8 +1,10 @@
 """The two doors of the service: REST through Envoy, and native gRPC. One call, one kind of answer, whichever is used.
 
 `Answer.http` of a native call is the status that its Problem carries; of a good answer it is None.
+What is sent and what comes back is written down in support.leaks, for the search at the end of the run.
 """
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from payments.v1.order_service_pb2_grpc import OrderServiceStub
 from payments.v1.payment_service_pb2_grpc import PaymentServiceStub
 from payments.v1.problem_pb2 import Problem
 from payorder.edge.status import STATUS
+from support.leaks import LEDGER
 
 Body = dict[str, Any]
 
@@ -43,6 +46,9 @@ class Answer:
     http: int | None
     body: Body
     headers: Mapping[str, str] = field(default_factory=dict)
+    # As it was received, and the metadata of a native error's ErrorInfo.
+    text: str = ""
+    info: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def reason(self) -> str | None:
@@ -102,10 +108,42 @@ class RestDoor:
             sent.setdefault("content-type", "application/json")
         target = url if url.startswith("http") else self.url + url
         params = {name: str(value) for name, value in (query or {}).items()}
+        LEDGER.sent(data)
         async with self._session.request(method, target, data=data, params=params, headers=sent) as response:
             text = await response.text()
+            LEDGER.received(text.encode(), *(value for header in response.raw_headers for value in header))
             body = json.loads(text) if text else {}
-            return Answer(_code_of(response.status, body), response.status, body, response.headers)
+            return Answer(_code_of(response.status, body), response.status, body, response.headers, text)
+
+    async def send_raw(self, request: bytes, *, waits_seconds: float = 5) -> Answer:
+        """Bytes on a connection of their own. `http` is None when it is closed, or left open, without an answer."""
+        LEDGER.sent(request.partition(b"\r\n\r\n")[2])
+        host, port = self.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        try:
+            writer.write(request)
+            await writer.drain()
+            async with asyncio.timeout(waits_seconds):
+                return await _read_answer(reader)
+        except (ConnectionError, asyncio.IncompleteReadError, TimeoutError):
+            return Answer("-", None, {})
+        finally:
+            writer.transport.abort()
+
+
+async def _read_answer(reader: asyncio.StreamReader) -> Answer:
+    """The first answer that is not interim (100 Continue)."""
+    http = 100
+    while http < 200:
+        head = await reader.readuntil(b"\r\n\r\n")
+        status, *lines = head.decode("latin-1").split("\r\n")[:-2]
+        http = int(status.split(" ")[1])
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    data = await reader.readexactly(int(headers.get("content-length", "0")))
+    LEDGER.received(head, data)
+    text = data.decode()
+    body = json.loads(text) if "json" in headers.get("content-type", "") and text else {}
+    return Answer(_code_of(http, body), http, body, headers, text)
 
 
 class GrpcDoor:
@@ -122,27 +160,33 @@ class GrpcDoor:
         rpc = "GetPayment" if rpc == "GetLatestPayment" else rpc
         metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
         method = getattr(self._orders, rpc, None) or getattr(self._payments, rpc)
+        LEDGER.sent(request)
         call = method(to_message(rpc, request), metadata=metadata, timeout=timeout_seconds)
         try:
             answer = await call
         except grpc.aio.AioRpcError as error:
             return answer_of(error)
         headers = {key: str(value) for key, value in await call.initial_metadata()}
-        return Answer("OK", None, json_format.MessageToDict(answer, always_print_fields_with_no_presence=True), headers)
+        LEDGER.received(answer.SerializeToString(), str(headers).encode())
+        body = json_format.MessageToDict(answer, always_print_fields_with_no_presence=True)
+        return Answer("OK", None, body, headers, str(answer))
 
 
 def answer_of(error: grpc.aio.AioRpcError) -> Answer:
     """The Problem of an error, and a check that its ErrorInfo says the same. No details: an answer of Envoy's own."""
-    headers = {key: str(value) for key, value in error.trailing_metadata() or ()}
+    headers = {key: str(value) for key, value in error.trailing_metadata() or () if not key.endswith("-bin")}
     status = rpc_status.from_call(error)
+    details = json_format.MessageToJson(status, ensure_ascii=False) if status else ""
+    text = f"{error.details()}\n{details}\n{headers}"
+    LEDGER.received(text.encode(), status.SerializeToString() if status else b"")
     if status is None:
-        return Answer(error.code().name, None, {}, headers)
+        return Answer(error.code().name, None, {}, headers, text)
     info, problem = ErrorInfo(), Problem()
     assert status.details[0].Unpack(info)
     assert status.details[-1].Unpack(problem)
     assert problem.reason == info.reason
     body = json_format.MessageToDict(problem, always_print_fields_with_no_presence=True)
-    return Answer(error.code().name, problem.status, body, headers)
+    return Answer(error.code().name, problem.status, body, headers, text, dict(info.metadata))
 
 
 def to_message(rpc: str, request: Body) -> Any:

@@ -11,11 +11,13 @@ from pathlib import Path
 import aiohttp
 import grpc
 
-from payorder.local import postgres
+from payorder.config import DEVELOPMENT_ISSUER, PREFIX, Settings
+from payorder.local import envoy, postgres
 from payorder.local.issuer import Issuer
 from payorder.local.supervisor import Process, Supervisor
-from payorder.local.up import Up, _accepts_postgres, _envoy, _is_serving, _migrate, service_environment
+from payorder.local.up import AUDIENCE, Up, _accepts_postgres, _envoy, _is_serving, _migrate, service_environment
 from support.doors import GrpcDoor, RestDoor
+from support.leaks import LEDGER
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,8 @@ class Stack:
     rest: RestDoor
     grpc: GrpcDoor
     grpc_through_envoy: GrpcDoor
+    grpc_address: str
+    service_process_id: int
 
     def token(self, subject: str = "alice", scope: str = "read:orders write:orders") -> str:
         return self.issuer.token(subject=subject, scope=scope)
@@ -44,13 +48,15 @@ async def running_stack(data: Path, database_url: str, **settings: str) -> Async
     """Service and Envoy on free ports over `database_url`; `settings` are further PAYORDER_* of the service."""
     wanted = Up(free_port(), free_port(), data, database_url, with_postgres=False)
     wanted.logs.mkdir(parents=True, exist_ok=True)
+    LEDGER.folders.append(data)
     issuer = Issuer(data / "issuer")
-    environment = service_environment(wanted, database_url, issuer)
+    environment = without_test_settings(service_environment(wanted, database_url, issuer))
     environment |= {f"PAYORDER_{name.upper()}": value for name, value in settings.items()}
     supervisor = Supervisor()
     try:
         await _migrate(wanted, environment)
         await supervisor.start(service(wanted, environment))
+        process_id = supervisor._running[-1][1].pid
         await supervisor.start(_envoy(wanted, issuer))
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session,
@@ -64,7 +70,48 @@ async def running_stack(data: Path, database_url: str, **settings: str) -> Async
                 rest=RestDoor(session, wanted.address),
                 grpc=GrpcDoor(direct),
                 grpc_through_envoy=GrpcDoor(through_envoy),
+                grpc_address=wanted.grpc_address,
+                service_process_id=process_id,
             )
+    finally:
+        await supervisor.stop()
+
+
+@asynccontextmanager
+async def running_envoy(
+    stack: Stack, folder: Path, *, requests_per_second: int
+) -> AsyncIterator[tuple[RestDoor, GrpcDoor]]:
+    """A second Envoy in front of the same service, with a rate limit of its own."""
+    LEDGER.folders.append(folder)
+    host, port = stack.grpc_address.split(":")
+    settings = envoy.EnvoySettings(
+        listen_address=host,
+        listen_port=free_port(),
+        grpc_address=host,
+        grpc_port=int(port),
+        issuer=DEVELOPMENT_ISSUER,
+        audience=AUDIENCE,
+        jwks=str(stack.issuer.jwks_path.resolve()),
+        cors_origins=(),
+        requests_per_second=requests_per_second,
+        connections_max=100,
+        admin_socket=folder / "admin.sock",
+    )
+    config = folder / "envoy.yaml"
+    config.write_text(envoy.render(settings), encoding="utf-8")
+    address = f"{host}:{settings.listen_port}"
+    supervisor = Supervisor()
+    try:
+        await supervisor.start(
+            Process(
+                name="envoy",
+                command=envoy.start_command(config, concurrency=1),
+                log=folder / "envoy.log",
+                ready=lambda: _is_serving(address),
+            )
+        )
+        async with aiohttp.ClientSession() as session, grpc.aio.insecure_channel(address) as channel:
+            yield RestDoor(session, address), GrpcDoor(channel)
     finally:
         await supervisor.stop()
 
@@ -83,6 +130,7 @@ def service(wanted: Up, environment: dict[str, str]) -> Process:
 async def running_postgres(data: Path) -> AsyncIterator[postgres.EmbeddedPostgres]:
     """A real PostgreSQL in `data`, ended with the test run."""
     prepared = postgres.prepare(data)
+    LEDGER.folders.append(data.parent)
     supervisor = Supervisor()
     try:
         await supervisor.start(
@@ -97,6 +145,12 @@ async def running_postgres(data: Path) -> AsyncIterator[postgres.EmbeddedPostgre
         yield prepared
     finally:
         await supervisor.stop()
+
+
+def without_test_settings(environment: dict[str, str]) -> dict[str, str]:
+    """Without PAYORDER_SEED and the like, which the service would refuse as settings that it does not have."""
+    own = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    return {name: value for name, value in environment.items() if name in own or not name.startswith(PREFIX)}
 
 
 def environment_without_payorder() -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import jwt
 from jwt import PyJWK, PyJWKClient, PyJWKSet
-from jwt.exceptions import PyJWTError
+from jwt.exceptions import PyJWKClientError, PyJWTError
 
 from payorder.domain.errors import Unauthenticated
 from payorder.ports.tokens import Caller
@@ -25,9 +25,12 @@ TOKEN_LENGTH_MAX = 8192
 KEY_ID_LENGTH_MAX = 256
 SUBJECT_LENGTH_MAX = 255
 LEEWAY_SECONDS = 30
-KEY_SET_FRESH_SECONDS = 300
-KEY_SET_PAUSE_SECONDS = 60
-KEY_SET_TIMEOUT_SECONDS = 3
+
+# How long after the last question the issuer is asked for its keys again: when it has never answered, when a token has
+# a key that it did not have, and in any case.
+_ASK_FIRST_SECONDS = 1.0
+_ASK_UNKNOWN_SECONDS = 60.0
+_ASK_AGAIN_SECONDS = 300.0
 
 
 class KeySet(Protocol):
@@ -38,64 +41,81 @@ class KeySet(Protocol):
         ...
 
 
+class NoKeySet(Exception):
+    """What was read is no JWKS, or none with a key in it."""
+
+
 class FileKeySet:
-    """A JWKS file (RFC 7517), read again when it has changed. Raises OSError or ValueError if it cannot be read."""
+    """A JWKS file (RFC 7517), read again when it has changed. One that cannot be read leaves the keys as they were.
+
+    Raises OSError or NoKeySet if it cannot be read at the start.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._changed_at_ns = path.stat().st_mtime_ns
-        self._keys = _keys_of(path.read_bytes())
+        self._read_at_ns = path.stat().st_mtime_ns
+        self._keys = _keys_in(path)
 
     async def find(self, key_id: str) -> PyJWK:
-        # While a changed file cannot be read, halfway through being replaced, its last good keys stay.
-        with suppress(OSError, ValueError, PyJWTError):
+        # Looked at for known keys too: a key that was taken out must be refused at once.
+        with suppress(OSError, NoKeySet):
             self._read_if_changed()
         return self._keys[key_id]
 
     def _read_if_changed(self) -> None:
         changed_at_ns = self._path.stat().st_mtime_ns
-        if changed_at_ns != self._changed_at_ns:
-            self._keys = _keys_of(self._path.read_bytes())
-            self._changed_at_ns = changed_at_ns
+        if changed_at_ns != self._read_at_ns:
+            self._keys = _keys_in(self._path)
+            self._read_at_ns = changed_at_ns
 
 
 class UrlKeySet:
-    """A JWKS at an URL, asked for again after a while and for an unknown key, but by one call at a time and not often.
+    """A JWKS at an URL, asked again every few minutes, and for an unknown key, but not more than once in a while.
 
-    While the issuer does not answer, its last good keys stay.
+    The keys stay as they were while the issuer does not answer.
     """
 
     def __init__(self, url: str) -> None:
-        self._client = PyJWKClient(url, cache_jwk_set=False, timeout=KEY_SET_TIMEOUT_SECONDS)
+        self._client = PyJWKClient(url, cache_jwk_set=False, timeout=3)
         self._keys: Mapping[str, PyJWK] = {}
         self._asked_at = float("-inf")
         self._asking = asyncio.Lock()
 
     async def find(self, key_id: str) -> PyJWK:
-        if key_id not in self._keys or self._age_seconds() > KEY_SET_FRESH_SECONDS:
+        is_known = key_id in self._keys
+        if self._is_due(is_known=is_known) and not (is_known and self._asking.locked()):
             async with self._asking:
-                await self._ask()
+                if self._is_due(is_known=key_id in self._keys):
+                    await self._ask()
         return self._keys[key_id]
 
+    def _is_due(self, *, is_known: bool) -> bool:
+        if not self._keys:
+            return time.monotonic() - self._asked_at > _ASK_FIRST_SECONDS
+        return time.monotonic() - self._asked_at > (_ASK_AGAIN_SECONDS if is_known else _ASK_UNKNOWN_SECONDS)
+
     async def _ask(self) -> None:
-        pause_seconds = KEY_SET_PAUSE_SECONDS if self._keys else KEY_SET_TIMEOUT_SECONDS
-        if self._age_seconds() < pause_seconds:
-            return
-        self._asked_at = time.monotonic()
-        with suppress(PyJWTError, ValueError):
-            key_set = await asyncio.to_thread(self._client.get_jwk_set, refresh=True)
-            self._keys = _by_id(key_set)
-
-    def _age_seconds(self) -> float:
-        return time.monotonic() - self._asked_at
+        try:
+            self._keys = _keys_of(await asyncio.to_thread(self._client.fetch_data))
+        except (PyJWKClientError, NoKeySet, OSError, ValueError):
+            pass  # Who asks for a key that is not there is told so.
+        finally:
+            self._asked_at = time.monotonic()
 
 
-def _keys_of(text: bytes) -> Mapping[str, PyJWK]:
-    return _by_id(PyJWKSet.from_dict(json.loads(text)))
+def _keys_in(path: Path) -> Mapping[str, PyJWK]:
+    try:
+        return _keys_of(json.loads(path.read_bytes()))
+    except (ValueError, RecursionError) as error:
+        raise NoKeySet from error
 
 
-def _by_id(key_set: PyJWKSet) -> Mapping[str, PyJWK]:
-    return {key.key_id: key for key in key_set.keys if key.key_id}
+def _keys_of(key_set: Any) -> Mapping[str, PyJWK]:
+    try:
+        keys = PyJWKSet.from_dict(key_set).keys
+    except (PyJWTError, ValueError, TypeError, AttributeError) as error:
+        raise NoKeySet from error
+    return {key.key_id: key for key in keys if key.key_id}
 
 
 class JwtVerifier:
@@ -128,8 +148,10 @@ class JwtVerifier:
             raise Unauthenticated("token too long")
         header = jwt.get_unverified_header(token)
         algorithm, key_id = header.get("alg"), header.get("kid")
-        if algorithm not in ALGORITHMS or str(header.get("typ", "JWT")).lower() not in TOKEN_TYPES:
-            raise Unauthenticated("algorithm or type not accepted")
+        if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
+            raise Unauthenticated("algorithm not accepted")
+        if str(header.get("typ", "JWT")).lower() not in TOKEN_TYPES:
+            raise Unauthenticated("type not accepted")
         if not isinstance(key_id, str) or len(key_id) > KEY_ID_LENGTH_MAX:
             raise Unauthenticated("no key id")
         key = await self._keys.find(key_id)

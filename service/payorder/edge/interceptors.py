@@ -9,11 +9,11 @@ from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
 import grpc
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc.status_pb2 import Status
 from grpc_interceptor import AsyncServerInterceptor
 
-from payorder.domain.errors import DeadlineTooShort, Refusal, ScopeMissing, Unauthenticated
+from payorder.domain.errors import DeadlineTooShort, MalformedRequest, Refusal, ScopeMissing, Unauthenticated
 from payorder.edge.caller import set_current_caller
 from payorder.edge.methods import METHODS, PACKAGE_PREFIX, Method
 from payorder.edge.replies import REPLAYED, ErrorReply, to_bytes
@@ -28,6 +28,22 @@ Handler = Callable[[Message, Context], Awaitable[Message]]
 _BEARER = "bearer "
 
 
+class _Unreadable:
+    """Stands for a request that is no message of its type, until its caller is known and can be told."""
+
+
+def _readable(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Message | _Unreadable]:
+    """Left to itself, grpc.aio answers UNKNOWN with the text of the exception."""
+
+    def read(data: bytes) -> Message | _Unreadable:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return _Unreadable()
+
+    return read
+
+
 class CallSteps(AsyncServerInterceptor):
     """Runs a handler of ours inside the steps. Only this class ends a call with an error."""
 
@@ -37,8 +53,12 @@ class CallSteps(AsyncServerInterceptor):
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         handler = await super().intercept_service(continuation, handler_call_details)  # type: ignore[no-untyped-call]  # no types
+        if handler is None:
+            return None
+        if handler_call_details.method.startswith(PACKAGE_PREFIX):
+            handler = handler._replace(request_deserializer=_readable(handler.request_deserializer))
         # Every answer leaves with its maps in order: a replay is the same bytes as the first answer.
-        return handler and handler._replace(response_serializer=to_bytes)
+        return handler._replace(response_serializer=to_bytes)
 
     async def intercept(
         self, method: Callable[..., Any], request_or_iterator: Any, context: Context, method_name: str
@@ -90,6 +110,8 @@ class CallSteps(AsyncServerInterceptor):
         call.subject = caller.subject
         _refuse_without_scope(method, caller)
         set_current_caller(caller)
+        if isinstance(request, _Unreadable):
+            raise MalformedRequest("The request is not a message of its type.")
         validate(request)
         _refuse_when_too_late(method, context)
         return await handler(request, context)

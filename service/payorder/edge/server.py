@@ -53,7 +53,7 @@ class EdgeServer:
         )
         order_service_pb2_grpc.add_OrderServiceServicer_to_server(orders, self._server)
         payment_service_pb2_grpc.add_PaymentServiceServicer_to_server(payments, self._server)
-        self._health = health.aio.HealthServicer()
+        self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if limits.serves_reflection:
             _add_reflection(self._server)
@@ -76,7 +76,7 @@ class EdgeServer:
         """Tell watchers, refuse new calls, and wait for the running ones."""
         if self._watching is not None:
             self._watching.cancel()
-        await self._health.enter_graceful_shutdown()
+        await self._health.end()
         await self._server.stop(grace_seconds)
 
     async def _watch_health(self) -> None:
@@ -89,6 +89,29 @@ class EdgeServer:
         status = health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in ("", *SERVICES):
             await self._health.set(service, status)
+
+
+class _Health(health.aio.HealthServicer):
+    """Its watches end with the service: open ones would hold up every stop until the grace is over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._has_ended = asyncio.Event()
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
+        watching = asyncio.create_task(super().Watch(request, context))
+        ending = asyncio.create_task(self._has_ended.wait())
+        try:
+            await asyncio.wait({watching, ending}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            watching.cancel()
+            ending.cancel()
+            await asyncio.gather(watching, ending, return_exceptions=True)
+        await context.write(health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING))
+
+    async def end(self) -> None:
+        self._has_ended.set()
+        await self.enter_graceful_shutdown()
 
 
 def _options(limits: ServerLimits) -> Sequence[tuple[str, Any]]:

@@ -71,8 +71,9 @@ class CommitUnknown(Exception):
 class Store(Protocol):
     """Orders and payments. Every method is one short transaction, retried inside when the database asks for it.
 
-    Raises Busy when no connection is to be had in time or the database is away: then nothing happened. Raises
-    CommitUnknown when the connection was lost during the commit: then it may have happened.
+    Raises Busy when no connection is to be had in time or the database is away. From the three that begin something
+    (add_order, claim, cancel_order) that means nothing happened; they raise CommitUnknown when the connection was lost
+    during the commit, and it may have. What only writes down what has happened may always be repeated.
 
     Where a method takes a key, it answers with the Replay of a request that it has seen, and raises
     IdempotencyKeyReused for another request under the same key. Keys are kept as long as what they made.

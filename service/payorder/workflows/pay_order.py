@@ -21,7 +21,7 @@ from payorder.domain.source import Source
 from payorder.domain.states import PaymentStatus
 from payorder.ports.clock import Clock
 from payorder.ports.processor import Processor
-from payorder.ports.store import CommitUnknown, Store
+from payorder.ports.store import Store
 from payorder.workflows.background import Background
 
 _SETTLE_ATTEMPTS = 5
@@ -131,14 +131,14 @@ class PayOrder:
         """The money has moved or not: that must be written down, here or, if the database stays away, by reconcile."""
         for attempt in range(_SETTLE_ATTEMPTS):
             await asyncio.sleep(_SETTLE_WAIT_SECONDS * attempt**2)
-            with suppress(Busy, CommitUnknown):
+            with suppress(Busy):
                 reply = await self._store.settle(payment, self._render(payment), self._clock.now())
                 return PayOrderAnswer(payment.id, reply)
         return self._still_open(payment)
 
     async def _leave_open(self, payment: Payment) -> PayOrderAnswer:
         # A refusal would be a lie after the claim. Without the mark the payment is only looked at somewhat later.
-        with suppress(Busy, CommitUnknown):
+        with suppress(Busy):
             await self._store.mark_unknown(payment.id)
         return self._still_open(payment)
 

@@ -19,7 +19,7 @@ from payorder.domain.refund import Refund
 from payorder.domain.states import PaymentStatus
 from payorder.ports.clock import Clock
 from payorder.ports.processor import Processor, ProcessorAway
-from payorder.ports.store import CommitUnknown, Lease, Store
+from payorder.ports.store import Lease, Store
 
 _LEASED_AT_MOST = 50
 
@@ -128,7 +128,7 @@ class Reconcile:
         """One that cannot be settled does not keep the others from it; its lease brings it back."""
         try:
             await settle(item)
-        except (Busy, CommitUnknown):
+        except Busy:
             return
         except Exception as fault:  # noqa: BLE001 - a bug is reported, and the loop goes on
             self._on_fault(fault)
@@ -137,7 +137,7 @@ class Reconcile:
         while True:
             try:
                 await work()
-            except (Busy, CommitUnknown, ProcessorAway, TimeoutError):
+            except (Busy, ProcessorAway, TimeoutError):
                 pass
             except Exception as fault:  # noqa: BLE001 - as above
                 self._on_fault(fault)

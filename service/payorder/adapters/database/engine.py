@@ -67,9 +67,15 @@ class Database:
             return await self._retrying(_in_transaction, self._writes, phase)
 
     async def finish(self, phase: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
-        """Like `write`, on connections of its own: what was begun is not starved by what begins."""
-        with _busy_when_away():
-            return await self._retrying(_in_transaction, self._finishes, phase)
+        """Like `write`, on connections of its own: what was begun is not starved by what begins.
+
+        `phase` may be repeated after it was done, so that a commit which was not heard of is Busy too.
+        """
+        try:
+            with _busy_when_away():
+                return await self._retrying(_in_transaction, self._finishes, phase)
+        except CommitUnknown as unknown:
+            raise Busy from unknown
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:

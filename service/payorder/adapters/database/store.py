@@ -98,7 +98,7 @@ class DatabaseStore:
     async def compare(self, charges: Sequence[Charge]) -> list[Finding]:
         async with self._database.read() as connection:
             found = await findings.find(connection, charges)
-        return await self._database.write(lambda connection: findings.record(connection, found)) if found else []
+        return await self._database.finish(lambda connection: findings.record(connection, found)) if found else []
 
     async def get_payment(self, payment_id: str, owner: str) -> Payment:
         async with self._database.read() as connection:
