@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import stamina
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -23,6 +23,8 @@ Result = TypeVar("Result")
 # Serialization failure, deadlock, lock not available; SQLite: busy, locked.
 _TRANSIENT_SQLSTATES = frozenset({"40001", "40P01", "55P03"})
 _TRANSIENT_SQLITE_CODES = frozenset({5, 6})
+# I/O error, full, cannot open.
+_AWAY_SQLITE_CODES = frozenset({10, 13, 14})
 # Connection exceptions, too many connections, operator intervention (shutdown, crash, starting up).
 _AWAY_SQLSTATE_PREFIXES = ("08", "53", "57P")
 # Statement timeout, read-only after a failover, idle timeout, completion unknown.
@@ -146,7 +148,7 @@ def _prepare_sqlite_connection(connection: Any, _record: object) -> None:
     # The driver would begin transactions late and deferred; _begin_sqlite_write begins them instead.
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("busy_timeout=5000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in ("busy_timeout=1000", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
@@ -161,8 +163,7 @@ def _is_transient(error: Exception) -> bool:
         return True
     if not isinstance(error, DBAPIError):
         return False
-    sqlite_code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
-    return _sqlstate(error) in _TRANSIENT_SQLSTATES or sqlite_code in _TRANSIENT_SQLITE_CODES
+    return _sqlstate(error) in _TRANSIENT_SQLSTATES or _sqlite_code(error) in _TRANSIENT_SQLITE_CODES
 
 
 def _is_away(error: DBAPIError) -> bool:
@@ -171,9 +172,13 @@ def _is_away(error: DBAPIError) -> bool:
         or isinstance(error, InterfaceError)
         or _sqlstate(error).startswith(_AWAY_SQLSTATE_PREFIXES)
         or _sqlstate(error) in _AWAY_SQLSTATES
-        or (isinstance(error, OperationalError) and not _sqlstate(error))
+        or _sqlite_code(error) in _AWAY_SQLITE_CODES
         or _is_transient(error)
     )
+
+
+def _sqlite_code(error: DBAPIError) -> int:
+    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
 
 
 def _sqlstate(error: DBAPIError) -> str:

@@ -92,7 +92,7 @@ payments = Table(
     Column("refund_reserved_minor", BigInteger, nullable=False, server_default="0"),
     Column("refunded_minor", BigInteger, nullable=False, server_default="0"),
     # Who asked, with which key, a keyed digest of the request without its CVC, and the final answer as it was sent.
-    Column("caller", Text, nullable=False, server_default=""),
+    Column("caller", Text, nullable=False),
     Column("idempotency_key", Text),
     Column("fingerprint", Text),
     Column("reply_code", SmallInteger),

@@ -124,7 +124,7 @@ def _create_payments() -> None:  # long: one table
         sa.Column("captured_minor", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("refund_reserved_minor", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("refunded_minor", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("caller", sa.Text(), server_default="", nullable=False),
+        sa.Column("caller", sa.Text(), nullable=False),
         sa.Column("idempotency_key", sa.Text(), nullable=True),
         sa.Column("fingerprint", sa.Text(), nullable=True),
         sa.Column("reply_code", sa.SmallInteger(), nullable=True),
