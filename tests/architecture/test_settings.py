@@ -1,0 +1,221 @@
+"""Settings: every fault at once, by name, and no value of any of them; and processors, which settings name."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from payorder.config import DEVELOPMENT_ISSUER, PREFIX, Settings
+from payorder.local.issuer import Issuer
+from support.service import install_processor
+from support.stack import environment_without_payorder
+
+SHOW = "import os; from payorder.config import Settings; print(repr(Settings.from_env(os.environ)))"
+
+GOOD = {
+    "ISSUER": "https://issuer.example",
+    "JWKS": "https://issuer.example/jwks",
+    "PROCESSOR": "sandbox",
+    "FINGERPRINT_KEY": "f" * 32,
+}
+
+
+def run(
+    settings: dict[str, str], *arguments: str, python_path: Path | None = None, text: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Another Python with only these settings, and `text` to read."""
+    environment = environment_without_payorder() | {PREFIX + name: value for name, value in settings.items()}
+    if python_path is not None:
+        environment["PYTHONPATH"] = str(python_path)
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def serve(settings: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return run(settings, "-m", "payorder", "serve")
+
+
+def test_production_is_the_default_and_needs_little() -> None:
+    assert 0 == run(GOOD, "-c", SHOW).returncode
+
+
+def test_every_fault_is_told_at_once_by_the_name_of_its_setting() -> None:
+    wrong = {
+        "ENV": "leak",
+        "LOG_LEVEL": "leak",
+        "DATABASE_POOL_SIZE": "leak",
+        "DATABASE_POOL_TIMEOUT_SECONDS": "0",
+        "TOKEN_LIFETIME_SECONDS_MAX": "-5",
+        "PROCESSOR_OPTIONS": "{}",
+        "CHARGE_TIMEOUT_SECONDS": "nan",
+        "ANSWER_WITHIN_SECONDS": "61",
+        "REQUEST_BYTES_MAX": "1",
+        "CALLS_MAX": "0",
+        "REFLECTION": "leak",
+        "DRAIN_SECONDS": "-1",
+        "DATABASE_URI": "leak",
+        "PASSWORD": "leak",
+    }
+    ended = serve(wrong)
+    told = {line.partition(":")[0].removeprefix(PREFIX) for line in ended.stderr.splitlines()[1:]}
+    assert {*wrong, "ISSUER", "JWKS"} - {"PROCESSOR_OPTIONS"} == told
+    assert (1, "", False) == (ended.returncode, ended.stdout, "leak" in ended.stderr)
+
+
+# Each alone makes good settings bad; `leak` is what must not be told.
+BAD: list[tuple[dict[str, str | None], str]] = [
+    ({"ISSUER": DEVELOPMENT_ISSUER}, "ISSUER"),
+    ({"PROCESSOR": None}, "PROCESSOR"),
+    ({"FINGERPRINT_KEY": None}, "FINGERPRINT_KEY"),
+    ({"FINGERPRINT_KEY": "leak"}, "FINGERPRINT_KEY"),
+    ({"FINGERPRINT_KEY": "leak" * 7}, "FINGERPRINT_KEY"),
+    ({"RECONCILE_AFTER_SECONDS": "20"}, "RECONCILE_AFTER_SECONDS"),
+    ({"ISSUER": None}, "ISSUER"),
+    ({"JWKS": None}, "JWKS"),
+    ({"PROCESSOR_OPTIONS": "leak"}, "PROCESSOR_OPTIONS"),
+    ({"PROCESSOR_OPTIONS": '["leak"]'}, "PROCESSOR_OPTIONS"),
+    ({"PROCESSOR_OPTIONS": '{"a": {"leak": 1}}'}, "PROCESSOR_OPTIONS"),
+    ({"DATABASE_URL": "mysql://root:leak@localhost/x"}, "DATABASE_URL"),
+    ({"DATABASE_URL": "leak"}, "DATABASE_URL"),
+    ({"DATABASE_URL": ""}, "DATABASE_URL"),
+]
+
+READ_EACH = """
+import json, os, sys
+from payorder.config import Settings, SettingsFault
+told = []
+for settings in json.load(sys.stdin):
+    os.environ |= settings
+    try:
+        Settings.from_env(os.environ)
+    except SettingsFault as fault:
+        told.append(str(fault))
+    else:
+        told.append("")
+    for name in settings:
+        del os.environ[name]
+json.dump(told, sys.stdout)
+"""
+
+
+def test_production_refuses_every_bad_setting_in_one_line_that_names_it() -> None:
+    settings = [
+        {PREFIX + key: value for key, value in (GOOD | changes).items() if value is not None} for changes, _ in BAD
+    ]
+    told = json.loads(run({}, "-c", READ_EACH, text=json.dumps(settings)).stdout)
+    assert [PREFIX + name for _, name in BAD] == [text.partition(":")[0] for text in told]
+    assert [] == [text for text in told if "leak" in text or "\n" in text]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"JWKS": "/nowhere/leak/jwks.json"}, "payorder: PAYORDER_JWKS: cannot be read as a key set (RFC 7517)"),
+        ({"JWKS": "/proc/self/status"}, "payorder: PAYORDER_JWKS: cannot be read as a key set (RFC 7517)"),
+        ({"LISTEN": "host.invalid:1"}, "payorder: cannot listen on host.invalid:1"),
+    ],
+)
+def test_what_cannot_be_used_is_told_in_one_line(changes: dict[str, str], expected: str) -> None:
+    ended = serve(GOOD | changes | {"DATABASE_URL": "sqlite:////nowhere/payorder.db"})
+    assert (1, expected) == (ended.returncode, ended.stderr.strip().rpartition("\n")[2])
+    assert "Traceback" not in ended.stderr
+
+
+def test_development_needs_neither_processor_nor_key(tmp_path: Path) -> None:
+    jwks = Issuer(tmp_path).jwks_path
+    shown = run({"ENV": "development", "ISSUER": DEVELOPMENT_ISSUER, "JWKS": str(jwks)}, "-c", SHOW)
+    assert 0 == shown.returncode
+
+
+def test_settings_do_not_show_their_secret() -> None:
+    shown = run(GOOD | {"FINGERPRINT_KEY": "leak" * 8}, "-c", SHOW)
+    assert (0, False) == (shown.returncode, "leak" in shown.stdout)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "False"),
+        ({"REFLECTION": "true"}, "True"),
+        ({"ENV": "development"}, "True"),
+        ({"ENV": "development", "REFLECTION": "false"}, "False"),
+    ],
+)
+def test_reflection_is_for_development_unless_it_is_said(settings: dict[str, str], expected: str) -> None:
+    show = "import os; from payorder.config import Settings; print(Settings.from_env(os.environ).serves_reflection)"
+    assert expected == run(GOOD | settings, "-c", show).stdout.strip()
+
+
+def test_every_setting_with_a_measure_has_its_unit_in_its_name() -> None:
+    numbers = {name for name, field in Settings.model_fields.items() if field.annotation in (int, float)}
+    units = ("_seconds", "_seconds_max", "_bytes_max", "_max", "_size")
+    assert set() == {name for name in numbers if not name.endswith(units)}
+
+
+# Processors
+
+LOAD = """
+import os
+from payorder.app import load_processor
+from payorder.config import Settings
+print(type(load_processor(Settings.from_env(os.environ))).__name__)
+"""
+
+OUTSIDE = """
+class Outside:
+    pass
+
+def from_options(options):
+    if options.get("fails"):
+        raise ValueError("outside: there is no such option")
+    return Outside()
+"""
+
+
+def test_the_sandbox_is_found_by_its_name() -> None:
+    assert "Sandbox" == run(GOOD, "-c", LOAD).stdout.strip()
+
+
+def test_the_processor_of_another_package_is_found_by_its_name(tmp_path: Path) -> None:
+    packages = install_processor(tmp_path, "outside", OUTSIDE)
+    loaded = run(GOOD | {"PROCESSOR": "outside"}, "-c", LOAD, python_path=packages)
+    assert (0, "Outside") == (loaded.returncode, loaded.stdout.strip())
+
+
+def test_a_processor_that_is_not_installed_is_told_with_those_that_are(tmp_path: Path) -> None:
+    packages = install_processor(tmp_path, "outside", OUTSIDE)
+    ended = run(GOOD | {"PROCESSOR": "missing"}, "-m", "payorder", "serve", python_path=packages)
+    assert "payorder: PAYORDER_PROCESSOR: not installed; there are outside, sandbox" == ended.stderr.strip()
+
+
+def test_an_option_that_a_processor_does_not_know_is_told(tmp_path: Path) -> None:
+    packages = install_processor(tmp_path, "outside", OUTSIDE)
+    settings = GOOD | {"PROCESSOR": "outside", "PROCESSOR_OPTIONS": '{"fails": "yes"}'}
+    ended = run(settings, "-m", "payorder", "serve", python_path=packages)
+    assert "payorder: PAYORDER_PROCESSOR_OPTIONS: outside: there is no such option" == ended.stderr.strip()
+
+
+def test_importing_every_module_has_no_effect(tmp_path: Path) -> None:
+    script = """
+import importlib, pkgutil, sys, threading, payorder
+for module in pkgutil.walk_packages(payorder.__path__, "payorder."):
+    if "migrations" not in module.name:
+        importlib.import_module(module.name)
+print(threading.active_count(), sorted(__import__("os").listdir(".")))
+"""
+    environment = environment_without_payorder()
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (0, "1 []", "") == (ended.returncode, ended.stdout.strip(), ended.stderr)
+    assert os.environ.get("PAYORDER_ENV") is None

@@ -1,0 +1,401 @@
+# ruff: noqa: S608 - the statements are put together from this file alone
+"""What cannot be written, whatever the code above does: each constraint of tables.py refuses, on each engine."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from sqlalchemy import CheckConstraint, ForeignKeyConstraint, PrimaryKeyConstraint, UniqueConstraint, insert, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from conftest import ENGINES, new_database
+from payorder.adapters.database.engine import Database
+from payorder.adapters.database.migrate import upgrade
+from payorder.adapters.database.tables import (
+    cancellations,
+    events,
+    findings,
+    metadata,
+    orders,
+    payments,
+    receipts,
+    refunds,
+)
+from payorder.local.postgres import EmbeddedPostgres
+
+ORDER: dict[str, Any] = {
+    "id": "free",
+    "owner_sub": "alice",
+    "status": "placed",
+    "currency": "GBP",
+    "currency_digits": 2,
+    "total_minor": 4999,
+    "metadata": "{}",
+    "latest_payment_id": None,
+    "active_payment_id": None,
+    "paid_payment_id": None,
+    "create_key": None,
+    "create_fingerprint": None,
+    "create_reply": None,
+    "created_at": 0,
+    "updated_at": 0,
+}
+PAYMENT: dict[str, Any] = {
+    "id": "live",
+    "order_id": "paying",
+    "status": "processing",
+    "currency": "GBP",
+    "currency_digits": 2,
+    "amount_minor": 4999,
+    "processor": "sandbox",
+    "processor_reference": None,
+    "captured_minor": 0,
+    "refund_reserved_minor": 0,
+    "refunded_minor": 0,
+    "caller": "alice",
+    "idempotency_key": None,
+    "fingerprint": None,
+    "reply": None,
+    "next_poll_at": 1,
+    "source_kind": "card",
+    "source_last4": "4242",
+    "source_masked": "{}",
+    "created_at": 0,
+    "settled_at": None,
+}
+REFUND: dict[str, Any] = {
+    "id": "refunding",
+    "payment_id": "won",
+    "order_id": "paid",
+    "amount_minor": 999,
+    "status": "processing",
+    "reason": "test",
+    "processor": "sandbox",
+    "processor_reference": None,
+    "next_poll_at": 1,
+    "created_at": 0,
+    "settled_at": None,
+}
+FINAL = {"settled_at": 1, "next_poll_at": None, "reply": b"reply"}
+SUCCEEDED = FINAL | {"status": "succeeded", "processor_reference": "ch_1", "captured_minor": 4999}
+KEY = {"create_key": "key", "create_fingerprint": "f", "create_reply": b"reply"}
+ORDERS = [
+    ORDER | KEY,
+    ORDER | {"id": "paying", "active_payment_id": "live", "latest_payment_id": "live"},
+    ORDER | {"id": "paid", "status": "approved", "paid_payment_id": "won", "latest_payment_id": "won"},
+]
+PAYMENTS = [
+    PAYMENT | {"idempotency_key": "key", "fingerprint": "f"},
+    PAYMENT | SUCCEEDED | {"id": "won", "order_id": "paid", "refund_reserved_minor": 999, "refunded_minor": 1000},
+    PAYMENT | FINAL | {"id": "lost", "order_id": "paid", "status": "failed"},
+]
+REFUNDS = [
+    REFUND,
+    REFUND
+    | {
+        "id": "refunded",
+        "amount_minor": 1000,
+        "status": "succeeded",
+        "processor_reference": "re_1",
+        "next_poll_at": None,
+    },
+]
+RECEIPTS = [{"id": "won", "payment_id": "won", "order_id": "paid", "created_at": 0}]
+EVENTS = [{"order_id": "paid", "seq": 1, "type": "order.approved", "subject_id": "paid", "created_at": 0}]
+FINDINGS = [{"kind": "amount_differs", "processor_reference": "ch_1", "payment_id": "won", "opened_at": 0}]
+CANCELLATIONS = [
+    {"owner_sub": "alice", "idempotency_key": "key", "fingerprint": "f", "order_id": "free", "reply": b"reply"}
+]
+ROWS = {
+    orders: ORDERS,
+    payments: PAYMENTS,
+    cancellations: CANCELLATIONS,
+    refunds: REFUNDS,
+    receipts: RECEIPTS,
+    events: EVENTS,
+    findings: FINDINGS,
+}
+
+PROCESSING = "'processing', NULL, 0, NULL, 1, NULL"
+UNKNOWN = "'unknown', NULL, 0, NULL, 1, NULL"
+A_SUCCESS = "'succeeded', 'ch_2', 4999, 1, NULL, 'reply'"
+A_FAILURE = "'failed', NULL, 0, 1, NULL, 'reply'"
+
+
+def new_payment(order: str, state: str) -> str:
+    """`state` is one of the rows of values above."""
+    return (
+        "INSERT INTO payments (id, order_id, currency, currency_digits, amount_minor, processor, caller, source_kind,"
+        " source_last4, source_masked, created_at, status, processor_reference, captured_minor, settled_at,"
+        " next_poll_at, reply)"
+        f" VALUES ('new', '{order}', 'GBP', 2, 4999, 'sandbox', 'alice', 'card', '4242', '', 0, {state})"
+    )
+
+
+def on_order(name: str, change: str) -> str:
+    return f"UPDATE orders SET {change} WHERE id = '{name}'"
+
+
+def on_payment(name: str, change: str) -> str:
+    return f"UPDATE payments SET {change} WHERE id = '{name}'"
+
+
+def on_refund(name: str, change: str) -> str:
+    return f"UPDATE refunds SET {change} WHERE id = '{name}'"
+
+
+# What would be wrong -> the constraint that refuses it, the statement.
+ILLEGAL: dict[str, tuple[str, str]] = {
+    "a second live payment": ("ux_payments_one_live", new_payment("paying", PROCESSING)),
+    "a live payment beside one nobody knows of": ("ux_payments_one_live", new_payment("paying", UNKNOWN)),
+    "a live payment of a paid order": ("ux_payments_one_live", new_payment("paid", PROCESSING)),
+    "a second success": ("ux_payments_one_live", new_payment("paid", A_SUCCESS)),
+    "a failure that becomes a second success": (
+        "ux_payments_one_live",
+        on_payment("lost", "status = 'succeeded', processor_reference = 'ch_2', captured_minor = 4999"),
+    ),
+    "one charge for two payments": (
+        "ux_payments_processor_processor_reference",
+        new_payment("free", A_SUCCESS).replace("ch_2", "ch_1"),
+    ),
+    "one key for two payments": (
+        "ux_payments_key",
+        on_payment("lost", "idempotency_key = 'key', fingerprint = 'f'"),
+    ),
+    "two payments of one id": ("pk_payments", on_payment("lost", "id = 'live'")),
+    "two orders of one id": ("pk_orders", on_order("paying", "id = 'paid'")),
+    "two refunds of one id": ("pk_refunds", on_refund("refunded", "id = 'refunding'")),
+    "a payment of no order": ("fk_payments_order_id", new_payment("nowhere", PROCESSING)),
+    "a payment that loses its order": ("fk_payments_order_id", "DELETE FROM orders WHERE id = 'paying'"),
+    "a payment that moves to no order": ("fk_payments_order_id", on_payment("live", "order_id = 'nowhere'")),
+    "cancelling while paying": ("ck_orders_active_when_placed", on_order("paying", "status = 'cancelled'")),
+    "approving while paying": (
+        "ck_orders_active_when_placed",
+        on_order("paying", "status = 'approved', paid_payment_id = 'live'"),
+    ),
+    "paying what is paid": ("ck_orders_active_when_placed", on_order("paid", "active_payment_id = 'live'")),
+    "approved without a payment": ("ck_orders_paid_when_approved", on_order("free", "status = 'approved'")),
+    "shipped without a payment": ("ck_orders_paid_when_approved", on_order("free", "status = 'shipped'")),
+    "delivered without a payment": ("ck_orders_paid_when_approved", on_order("free", "status = 'delivered'")),
+    "approved, and its payment taken away": (
+        "ck_orders_paid_when_approved",
+        on_order("paid", "paid_payment_id = NULL"),
+    ),
+    "placed although it is paid": ("ck_orders_unpaid_when_placed", on_order("free", "paid_payment_id = 'won'")),
+    "placed again after it was paid": ("ck_orders_unpaid_when_placed", on_order("paid", "status = 'placed'")),
+    "an order of no known status": ("ck_orders_status", on_order("free", "status = 'refunded'")),
+    "an order status in upper case": ("ck_orders_status", on_order("free", "status = 'PLACED'")),
+    "a currency of two letters": ("ck_orders_currency", on_order("free", "currency = 'GB'")),
+    "a currency of four letters": ("ck_orders_currency", on_order("free", "currency = 'GBPX'")),
+    "a negative exponent": ("ck_orders_currency_digits", on_order("free", "currency_digits = -1")),
+    "five minor digits": ("ck_orders_currency_digits", on_order("free", "currency_digits = 5")),
+    "an order for nothing": ("ck_orders_total_positive", on_order("free", "total_minor = 0")),
+    "an order of negative money": ("ck_orders_total_positive", on_order("free", "total_minor = -4999")),
+    "one key that created two orders": (
+        "ux_orders_create_key",
+        on_order("paying", "create_key = 'key', create_reply = 'reply'"),
+    ),
+    "one key that cancelled two orders": (
+        "pk_cancellations",
+        "INSERT INTO cancellations VALUES ('alice', 'key', 'f', 'paid', 'reply')",
+    ),
+    "a cancellation of no order": ("fk_cancellations_order_id", "UPDATE cancellations SET order_id = 'nowhere'"),
+    "an empty key of a cancellation": (
+        "ck_cancellations_idempotency_key",
+        "UPDATE cancellations SET idempotency_key = ''",
+    ),
+    "a key that created and has no reply": ("ck_orders_create_reply_with_key", on_order("free", "create_reply = NULL")),
+    "a payment of no known status": ("ck_payments_status", on_payment("lost", "status = 'refunded'")),
+    "a payment's currency of two letters": ("ck_payments_currency", on_payment("live", "currency = 'GB'")),
+    "a payment's five minor digits": ("ck_payments_currency_digits", on_payment("live", "currency_digits = 5")),
+    "a payment of nothing": ("ck_payments_amount_positive", on_payment("live", "amount_minor = 0")),
+    "a source of a third kind": ("ck_payments_source_kind", on_payment("live", "source_kind = 'cash'")),
+    "a whole card number": ("ck_payments_source_last4", on_payment("live", "source_last4 = '4242424242424242'")),
+    "five digits of a number": ("ck_payments_source_last4", on_payment("live", "source_last4 = '24242'")),
+    "no digits of a number": ("ck_payments_source_last4", on_payment("live", "source_last4 = ''")),
+    "a success without a charge": (
+        "ck_payments_charged_when_succeeded",
+        on_payment("won", "processor_reference = NULL"),
+    ),
+    "a charge of a failed payment": (
+        "ck_payments_charged_when_succeeded",
+        on_payment("lost", "processor_reference = 'ch_3'"),
+    ),
+    "a success that took nothing": (
+        "ck_payments_captured_when_succeeded",
+        on_payment("won", "captured_minor = 0, refunded_minor = 0, refund_reserved_minor = 0"),
+    ),
+    "a failure that took something": ("ck_payments_captured_when_succeeded", on_payment("lost", "captured_minor = 1")),
+    "more taken than was asked": ("ck_payments_captured_at_most_amount", on_payment("won", "captured_minor = 5000")),
+    "more given back than was taken": (
+        "ck_payments_refunds_at_most_captured",
+        on_payment("won", "refunded_minor = 4001"),
+    ),
+    "more reserved than was taken": (
+        "ck_payments_refunds_at_most_captured",
+        on_payment("won", "refund_reserved_minor = 4000"),
+    ),
+    "a refund of what was not taken": (
+        "ck_payments_refunds_at_most_captured",
+        on_payment("lost", "refunded_minor = 1"),
+    ),
+    "negative refunds": ("ck_payments_refunds_positive", on_payment("won", "refunded_minor = -1")),
+    "a negative reserve": ("ck_payments_refunds_positive", on_payment("won", "refund_reserved_minor = -1")),
+    "an end without a time": ("ck_payments_settled_when_final", on_payment("lost", "settled_at = NULL")),
+    "a time without an end": ("ck_payments_settled_when_final", on_payment("live", "settled_at = 1")),
+    "an open payment nobody will ask about": (
+        "ck_payments_polled_when_open",
+        on_payment("live", "next_poll_at = NULL"),
+    ),
+    "a settled payment somebody will ask about": (
+        "ck_payments_polled_when_open",
+        on_payment("won", "next_poll_at = 1"),
+    ),
+    "a settled payment without a reply": ("ck_payments_reply_when_final", on_payment("won", "reply = NULL")),
+    "an open payment with a reply": ("ck_payments_reply_when_final", on_payment("live", "reply = 'reply'")),
+    "a key without a fingerprint": ("ck_payments_fingerprint_with_key", on_payment("won", "idempotency_key = 'other'")),
+    "a fingerprint without a key": ("ck_payments_fingerprint_with_key", on_payment("won", "fingerprint = 'f'")),
+    "an empty key": ("ck_payments_idempotency_key", on_payment("live", "idempotency_key = ''")),
+    "a key of 256 characters": ("ck_payments_idempotency_key", on_payment("live", f"idempotency_key = '{'k' * 256}'")),
+    "a refund of no payment": ("fk_refunds_payment_id", on_refund("refunding", "payment_id = 'nowhere'")),
+    "a refund of no order": ("fk_refunds_order_id", on_refund("refunding", "order_id = 'nowhere'")),
+    "a refund of nothing": ("ck_refunds_amount_positive", on_refund("refunding", "amount_minor = 0")),
+    "a refund of no known status": (
+        "ck_refunds_status",
+        on_refund("refunded", "status = 'open', processor_reference = NULL"),
+    ),
+    "a refund without the processor's word": (
+        "ck_refunds_made_when_succeeded",
+        on_refund("refunded", "processor_reference = NULL"),
+    ),
+    "a refund that is open and forgotten": (
+        "ck_refunds_polled_when_open",
+        on_refund("refunding", "next_poll_at = NULL"),
+    ),
+    "one refund of the processor's for two": (
+        "ux_refunds_processor_processor_reference",
+        on_refund("refunding", "status = 'succeeded', next_poll_at = NULL, processor_reference = 're_1'"),
+    ),
+    "two receipts of one id": (
+        "pk_receipts",
+        "INSERT INTO receipts (id, payment_id, order_id, created_at) VALUES ('won', 'lost', 'paid', 0)",
+    ),
+    "two receipts of one payment": (
+        "ux_receipts_payment_id",
+        "INSERT INTO receipts (id, payment_id, order_id, created_at) VALUES ('new', 'won', 'paid', 0)",
+    ),
+    "a receipt of no payment": ("fk_receipts_payment_id", "UPDATE receipts SET payment_id = 'nowhere'"),
+    "a receipt of no order": ("fk_receipts_order_id", "UPDATE receipts SET order_id = 'nowhere'"),
+    "two events of one number": (
+        "pk_events",
+        "INSERT INTO events (order_id, seq, type, subject_id, created_at) VALUES ('paid', 1, 'new', 'paid', 0)",
+    ),
+    "one thing that happens twice": (
+        "ux_events_subject_id_type",
+        "INSERT INTO events (order_id, seq, type, subject_id, created_at)"
+        " VALUES ('paid', 2, 'order.approved', 'paid', 0)",
+    ),
+    "an event of no order": ("fk_events_order_id", "UPDATE events SET order_id = 'nowhere'"),
+    "one finding twice": (
+        "pk_findings",
+        "INSERT INTO findings (kind, processor_reference, payment_id, opened_at)"
+        " VALUES ('amount_differs', 'ch_1', '', 0)",
+    ),
+}
+
+LEGAL = {
+    "a failed payment beside a live one": new_payment("paying", A_FAILURE),
+    "a live payment of a free order": new_payment("free", PROCESSING),
+    "a second refund": "INSERT INTO refunds (id, payment_id, order_id, amount_minor, status, reason, processor,"
+    " next_poll_at, created_at) VALUES ('new', 'won', 'paid', 1, 'processing', 'test', 'sandbox', 1, 0)",
+    "one key of another caller": "INSERT INTO cancellations VALUES ('bob', 'key', 'f', 'free', 'reply')",
+    "cancelling a paid order": on_order("paid", "status = 'cancelled'"),
+    "cancelling a free order": on_order("free", "status = 'cancelled'"),
+    "a currency without minor digits": on_order("free", "currency = 'JPY', currency_digits = 0"),
+    "all that was taken given back": on_payment("won", "refunded_minor = 4999, refund_reserved_minor = 0"),
+    "a key of 255 characters": on_payment("live", f"idempotency_key = '{'k' * 255}'"),
+    "one key of two callers": on_payment("lost", "idempotency_key = 'key', fingerprint = 'f', caller = 'bob'"),
+}
+
+
+class RolledBack(Exception):
+    """Ends a transaction that is not to be kept."""
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+async def filled(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres: EmbeddedPostgres
+) -> AsyncIterator[Database]:
+    """A database with a free order, one that is being paid and one that is paid. No test changes it."""
+    url = await new_database(request.param, tmp_path_factory.mktemp("constraints"), postgres)
+    database = Database(url, pool_size=1, pool_timeout_seconds=5)
+    await upgrade(database)
+
+    async def fill(connection: AsyncConnection) -> None:
+        for table, rows in ROWS.items():
+            for row in rows:
+                await connection.execute(insert(table), row)
+
+    await database.write(fill)
+    yield database
+    await database.close()
+
+
+async def run_and_forget(database: Database, statement: str) -> int:
+    """How many rows the statement wrote, in a transaction that is then rolled back."""
+    rows = 0
+
+    async def run(connection: AsyncConnection) -> None:
+        nonlocal rows
+        rows = (await connection.execute(text(statement))).rowcount
+        raise RolledBack
+
+    with pytest.raises(RolledBack):
+        await database.write(run)
+    return rows
+
+
+@pytest.mark.parametrize(("constraint", "statement"), ILLEGAL.values(), ids=ILLEGAL)
+async def test_an_illegal_write_is_refused(filled: Database, constraint: str, statement: str) -> None:
+    with pytest.raises(IntegrityError) as refused:
+        await run_and_forget(filled, statement)
+    assert words_of(constraint, filled.url.get_backend_name()) in str(refused.value.orig)
+
+
+@pytest.mark.parametrize("statement", LEGAL.values(), ids=LEGAL)
+async def test_a_legal_write_is_not_refused(filled: Database, statement: str) -> None:
+    assert 1 == await run_and_forget(filled, statement)
+
+
+async def test_no_column_that_must_have_a_value_can_be_without(filled: Database) -> None:
+    for table in metadata.sorted_tables:
+        for column in (column for column in table.columns if not column.nullable):
+            with pytest.raises(IntegrityError) as refused:
+                await run_and_forget(filled, f"UPDATE {table.name} SET {column.name} = NULL")
+            assert column.name in str(refused.value.orig)
+
+
+def test_every_constraint_refuses_something() -> None:
+    assert names_of_constraints() == {constraint for constraint, _ in ILLEGAL.values()}
+
+
+def names_of_constraints() -> set[str]:
+    kinds = CheckConstraint | ForeignKeyConstraint | PrimaryKeyConstraint | UniqueConstraint
+    tables = metadata.sorted_tables
+    constraints = {str(each.name) for table in tables for each in table.constraints if isinstance(each, kinds)}
+    return constraints | {str(index.name) for table in tables for index in table.indexes if index.unique}
+
+
+def words_of(constraint: str, engine: str) -> str:
+    """How the engine names it. SQLite names only checks; of a unique index it names the columns."""
+    if engine == "postgresql" or constraint.startswith("ck_"):
+        return constraint
+    if constraint.startswith("fk_"):
+        return "FOREIGN KEY constraint failed"
+    for table in metadata.sorted_tables:
+        for each in (*table.constraints, *table.indexes):
+            if each.name == constraint:
+                columns = ", ".join(f"{table.name}.{column.name}" for column in each.columns)
+                return f"UNIQUE constraint failed: {columns}"
+    raise LookupError(constraint)
