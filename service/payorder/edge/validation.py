@@ -27,6 +27,8 @@ _ID_FIELDS = frozenset({"orderId", "paymentId", "by"})
 
 # In these a run of digits is either meant or made by us.
 _NOT_SEARCHED = frozenset({"number", "cvc", "order_id", "payment_id", "page_token"})
+# Ids of other systems stand in keys and texts, and one in a few hundred has such digits by chance.
+_UUID = re.compile("[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _DIGIT_GROUPS = re.compile(r"[0-9]+(?:[ .-]{1,3}[0-9]+)*")
 _CARD_NUMBER_LENGTHS = range(13, 20)
 
@@ -96,7 +98,7 @@ def _texts(field: FieldDescriptor, value: object) -> Iterator[str]:
 
 def looks_like_a_card_number(text: str) -> bool:
     """Whether neighbouring groups of digits, with spaces, dashes or dots between, make 13 to 19 that pass Luhn."""
-    for run in _DIGIT_GROUPS.finditer(text):
+    for run in _DIGIT_GROUPS.finditer(_UUID.sub("", text)):
         groups = re.findall("[0-9]+", run[0])
         joined = ("".join(groups[start:end]) for start, end in combinations(range(len(groups) + 1), 2))
         if any(len(digits) in _CARD_NUMBER_LENGTHS and _passes_luhn(digits) for digits in joined):
