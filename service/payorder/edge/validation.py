@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from itertools import combinations
+from itertools import islice
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -99,11 +99,21 @@ def _texts(field: FieldDescriptor, value: object) -> Iterator[str]:
 def looks_like_a_card_number(text: str) -> bool:
     """Whether neighbouring groups of digits, with spaces, dashes or dots between, make 13 to 19 that pass Luhn."""
     for run in _DIGIT_GROUPS.finditer(_UUID.sub("", text)):
-        groups = re.findall("[0-9]+", run[0])
-        joined = ("".join(groups[start:end]) for start, end in combinations(range(len(groups) + 1), 2))
-        if any(len(digits) in _CARD_NUMBER_LENGTHS and _passes_luhn(digits) for digits in joined):
+        if any(len(digits) in _CARD_NUMBER_LENGTHS and _passes_luhn(digits) for digits in _neighbours(run[0])):
             return True
     return False
+
+
+def _neighbours(run: str) -> Iterator[str]:
+    """Every row of neighbouring groups, as one number, until it is too long for a card."""
+    groups = re.findall("[0-9]+", run)
+    for start in range(len(groups)):
+        digits = ""
+        for group in islice(groups, start, None):
+            digits += group
+            if len(digits) >= _CARD_NUMBER_LENGTHS.stop:
+                break
+            yield digits
 
 
 def _passes_luhn(digits: str) -> bool:
