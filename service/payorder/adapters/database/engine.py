@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
+import asyncpg
 import stamina
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, make_url
@@ -29,6 +30,8 @@ _AWAY_SQLITE_CODES = frozenset({10, 13, 14})
 _AWAY_SQLSTATE_PREFIXES = ("08", "53", "57P")
 # Statement timeout, read-only after a failover, idle timeout, completion unknown.
 _AWAY_SQLSTATES = frozenset({"57014", "25006", "25P03", "40003"})
+# What asyncpg raises while a connection is being opened or lost reaches us as it is.
+_UNWRAPPED = (asyncpg.InterfaceError, asyncpg.PostgresError)
 _FINISH_TIMEOUT_SECONDS = 5.0
 _POSTGRESQL_SETTINGS = {
     "statement_timeout": "5000",
@@ -105,7 +108,7 @@ async def _in_transaction(engine: AsyncEngine, phase: Callable[[AsyncConnection]
         result = await phase(connection)
         try:
             await connection.commit()
-        except (DBAPIError, OSError) as error:
+        except (DBAPIError, OSError, *_UNWRAPPED) as error:
             if _is_transient(error):
                 raise
             raise CommitUnknown from error
@@ -189,7 +192,7 @@ def _sqlstate(error: DBAPIError) -> str:
 def _busy_when_away() -> Iterator[None]:
     try:
         yield
-    except (PoolTimeout, OSError, Conflict) as error:
+    except (PoolTimeout, OSError, Conflict, *_UNWRAPPED) as error:
         raise Busy from error
     except DBAPIError as error:
         if _is_away(error):
