@@ -14,7 +14,7 @@ from payorder.config import DEVELOPMENT_ISSUER
 from payorder.local.issuer import ALGORITHM, Issuer
 
 
-def forged_tokens(issuer: Issuer) -> Mapping[str, str]:
+def forged_tokens(issuer: Issuer) -> Mapping[str, str]:  # long: one table of tokens
     """What is wrong -> the token; the key is the issuer's own unless that is what is wrong."""
     key, key_id = issuer._key, issuer._key_id
     good = issuer.token(subject="alice", scope="write:orders")
