@@ -103,18 +103,22 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _refuse_what_does_not_fit(self) -> Self:
-        if self.env is Environment.PRODUCTION and self.issuer == DEVELOPMENT_ISSUER:
-            raise ValueError("PAYORDER_ISSUER: the development issuer is not trusted in production")
-        if self.env is Environment.PRODUCTION and self.processor is None:
-            raise ValueError("PAYORDER_PROCESSOR: must be named in production")
-        if (
-            self.env is Environment.PRODUCTION
-            and len(self.fingerprint_secrets[0].reveal()) < FINGERPRINT_KEY_LENGTH_MIN
-        ):
-            raise ValueError("PAYORDER_FINGERPRINT_KEY: must have at least 32 characters in production")
+        faults = self._faults_in_production() if self.env is Environment.PRODUCTION else []
         if self.reconcile_after_seconds <= self.charge_timeout_seconds:
-            raise ValueError("PAYORDER_RECONCILE_AFTER_SECONDS: must be longer than PAYORDER_CHARGE_TIMEOUT_SECONDS")
+            faults.append("PAYORDER_RECONCILE_AFTER_SECONDS: must be longer than PAYORDER_CHARGE_TIMEOUT_SECONDS")
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
+
+    def _faults_in_production(self) -> list[str]:
+        faults = []
+        if self.issuer == DEVELOPMENT_ISSUER:
+            faults.append("PAYORDER_ISSUER: the development issuer is not trusted in production")
+        if self.processor is None:
+            faults.append("PAYORDER_PROCESSOR: must be named in production")
+        if len(self.fingerprint_secrets[0].reveal()) < FINGERPRINT_KEY_LENGTH_MIN:
+            faults.append("PAYORDER_FINGERPRINT_KEY: must have at least 32 characters in production")
+        return faults
 
 
 def _line(fault: Mapping[str, object]) -> str:
