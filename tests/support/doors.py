@@ -111,7 +111,7 @@ class RestDoor:
         LEDGER.sent(data)
         async with self._session.request(method, target, data=data, params=params, headers=sent) as response:
             text = await response.text()
-            LEDGER.received(text.encode(), *(value for header in response.raw_headers for value in header))
+            LEDGER.received(text.encode(), b"\n".join(b": ".join(header) for header in response.raw_headers))
             body = json.loads(text) if text else {}
             return Answer(_code_of(response.status, body), response.status, body, response.headers, text)
 

@@ -18,6 +18,14 @@ DIGITS_MIN = 8
 PAN_DIGITS_MIN = 13
 
 
+_OF_COMPUTERS = {str(2**bits - less) for bits in (31, 32, 63, 64) for less in (0, 1)}
+
+
+def _is_telling(digits: str) -> bool:
+    """Not what stands in the files of any database: limits of integers, 400000000, zeros."""
+    return len(set(digits)) > (1 if len(digits) >= PAN_DIGITS_MIN else 2) and digits not in _OF_COMPUTERS
+
+
 @dataclass(slots=True)
 class Ledger:
     """What was sent and what came back; `folders` are those of every stack and database that was started."""
@@ -34,8 +42,7 @@ class Ledger:
         for source in _sources(body):
             number = re.sub("[ -]", "", str(source.get("number", "")))
             runs = re.findall(f"[0-9]{{{DIGITS_MIN},}}", number, re.ASCII)
-            # One digit over and over is nobody's number, and stands in any database.
-            self.numbers |= {run for run in runs if len(set(run)) > 1}
+            self.numbers |= {run for run in runs if _is_telling(run)}
             self.cvcs |= set(re.findall("^[0-9]{3,4}$", str(source.get("cvc", "")), re.ASCII))
 
     def received(self, *parts: bytes) -> None:
@@ -65,8 +72,11 @@ def _sources(body: Any) -> Iterator[dict[str, Any]]:
                 yield from _sources(value)
 
 
-# A run of digits, with at most one separator between two of them.
-_RUN = re.compile(rb"[0-9](?:(?:[ +._-]|%20|%2[Dd])?[0-9]){7,}")
+# Eight digits or more in groups of two or more, the last of one or more: databases are full of "4 0 0 0 0 0 0 0".
+_RUN = re.compile(
+    rb"[0-9](?=(?:(?:[ +._-]|%20|%2[Dd])?[0-9]){7})[0-9]+"
+    rb"(?:(?:[ +._-]|%20|%2[Dd])[0-9]{2,})*(?:(?:[ +._-]|%20|%2[Dd])[0-9])?"
+)
 _SEPARATORS = re.compile(rb"[ +._-]|%20|%2[Dd]")
 _UTF16 = re.compile(rb"[0-9](?:\0[0-9]){7,}")
 _PERCENT = re.compile(rb"%3[0-9](?:%3[0-9]){7,}")

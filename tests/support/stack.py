@@ -94,7 +94,7 @@ async def running_envoy(
         jwks=str(stack.issuer.jwks_path.resolve()),
         cors_origins=(),
         requests_per_second=requests_per_second,
-        connections_max=100,
+        connections_max=1000,
         admin_socket=folder / "admin.sock",
     )
     config = folder / "envoy.yaml"
