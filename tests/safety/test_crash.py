@@ -10,8 +10,8 @@ from harness.client import SENT
 from harness.stage import Plan
 from support.leaks import Search, leaks_below
 
-KILLS = int(os.environ.get("PAYORDER_CRASH_KILLS", "30"))
-PAUSES = int(os.environ.get("PAYORDER_CRASH_PAUSES", "4"))
+KILLS = int(os.environ.get("PAYORDER_CRASH_KILLS", "20"))
+PAUSES = int(os.environ.get("PAYORDER_CRASH_PAUSES", "3"))
 SEED = int(os.environ.get("PAYORDER_SEED", SystemRandom().randrange(2**32)))
 
 

@@ -261,7 +261,7 @@ class PayingMachine(RuleBasedStateMachine):
 
 TestPaying = PayingMachine.TestCase
 TestPaying.settings = settings(
-    max_examples=int(os.environ.get("PAYORDER_MODEL_EXAMPLES", "40")),
+    max_examples=int(os.environ.get("PAYORDER_MODEL_EXAMPLES", "25")),
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

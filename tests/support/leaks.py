@@ -130,7 +130,8 @@ class Search:
         kinds = set()
         if self._is_number(run) or any(piece in self._whole for piece in _SEPARATORS.split(run)):
             kinds.add("plain")
-        elif self._is_number(joined):
+        # "36.227206" may be seconds as well as an account number of eight digits; no time has the digits of a card.
+        elif _any_window(joined, self._pans) or (joined in self._whole and b"." not in run):
             kinds.add("grouped")
         if _any_window(joined, self._hex):
             kinds.add("hexadecimal")
