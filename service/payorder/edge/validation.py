@@ -29,7 +29,8 @@ _ID_FIELDS = frozenset({"orderId", "paymentId", "by"})
 _NOT_SEARCHED = frozenset({"number", "cvc", "order_id", "payment_id", "page_token"})
 # Ids of other systems stand in keys and texts, and one in a few hundred has such digits by chance.
 _UUID = re.compile("[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
-_DIGIT_GROUPS = re.compile(r"[0-9]+(?:[ .-]{1,3}[0-9]+)*")
+# Digits beside a letter are part of a longer word, mostly of a hexadecimal one.
+_DIGIT_GROUPS = re.compile(r"(?<![0-9A-Za-z])[0-9]+(?:[ .-]{1,3}[0-9]+)*(?![0-9A-Za-z])")
 _CARD_NUMBER_LENGTHS = range(13, 20)
 
 _validator = Validator()
