@@ -34,6 +34,10 @@ def _event(seq: int, kind: str, subject: str):
     return {"order_id": ORDER, "seq": seq, "type": kind, "subject_id": subject}
 
 
+def _entry(seq: int, object_id: str, from_state: str | None, to_state: str):
+    return {"order_id": ORDER, "seq": seq, "object_id": object_id, "from_state": from_state, "to_state": to_state}
+
+
 def _call(**more):
     return {
         "method": "PayOrder",
@@ -73,6 +77,14 @@ def all_is_well() -> Evidence:
             "payments": [_payment(FAILED, "failed"), _payment(PAYMENT, "succeeded")],
             "receipts": [{"payment_id": PAYMENT}],
             "events": [_event(1, "payment.failed", FAILED), _event(2, "payment.succeeded", PAYMENT)],
+            "audit_log": [
+                _entry(1, ORDER, None, "placed"),
+                _entry(2, FAILED, None, "processing"),
+                _entry(3, FAILED, "processing", "failed"),
+                _entry(4, PAYMENT, None, "processing"),
+                _entry(5, PAYMENT, "processing", "succeeded"),
+                _entry(6, ORDER, "placed", "approved"),
+            ],
             "refunds": [],
             "findings": [],
         },
@@ -139,23 +151,36 @@ CASES = {
         _add("findings", {"kind": "charge_without_payment", "payment_id": "x", "closed_at": None}),
         {"I3 own finding"},
     ),
-    "an order is paid but placed": (_row("orders", 0, status="placed"), {"I4 paid but placed"}),
+    "an order is paid but placed": (_row("orders", 0, status="placed"), {"I4 paid but placed", "I5 audit differs"}),
     "an order names no payment": (_row("orders", 0, paid_payment_id=None), {"I4 not as paid"}),
-    "a cancelled order keeps the money": (_row("orders", 0, status="cancelled"), {"I4 cancelled but paid"}),
+    "a cancelled order keeps the money": (
+        _row("orders", 0, status="cancelled"),
+        {"I4 cancelled but paid", "I5 audit differs"},
+    ),
     "a receipt is missing": (_drop("receipts", 0), {"I4 no receipt"}),
     "a receipt is false": (_add("receipts", {"payment_id": FAILED}), {"I4 false receipt"}),
     "an event is missing": (_drop("events", 0), {"I5 wrong events", "I5 gap"}),
     "an event came twice": (_add("events", _event(3, "payment.succeeded", PAYMENT)), {"I5 wrong events"}),
     "an event is of the other kind": (_row("events", 1, type="payment.failed"), {"I5 wrong events"}),
     "a number was left out": (_row("events", 1, seq=3), {"I5 gap"}),
+    "a change is not in the audit log": (_drop("audit_log", 4), {"I5 audit differs", "I5 audit gap"}),
+    "the newest change is not in the audit log": (_drop("audit_log", 5), {"I5 audit differs"}),
+    "a change is twice in the audit log": (
+        _add("audit_log", _entry(7, PAYMENT, "processing", "succeeded")),
+        {"I5 audit differs"},
+    ),
+    "a number of the audit log was left out": (_row("audit_log", 5, seq=7), {"I5 audit gap"}),
     "a replay has other bytes": (_told(**REPLAY | {"answer": b"Answer"}), {"I6 differing replay"}),
     "a replay has another location": (_told(**REPLAY | {"location": "/"}), {"I6 differing replay"}),
     "a repetition is answered as new": (_told(**REPLAY | {"replayed": False}), {"I6 answered anew"}),
     "a repetition is refused": (_told(**REPLAY | _IN_PROGRESS), {"I6 not replayed"}),
     "another request gets the answer": (_told(**REPLAY | {"request": "other"}), {"I6 other request"}),
-    "a payment stays open": (_row("payments", 0, status="unknown"), {"I5 wrong events", "I8 stuck", "I9 lie"}),
+    "a payment stays open": (
+        _row("payments", 0, status="unknown"),
+        {"I5 wrong events", "I5 audit differs", "I8 stuck", "I9 lie"},
+    ),
     "an order stays held": (_row("orders", 0, active_payment_id=PAYMENT), {"I8 stuck"}),
-    "a refund stays open": (_add("refunds", _OPEN_REFUND), {"I8 stuck"}),
+    "a refund stays open": (_add("refunds", _OPEN_REFUND), {"I5 audit differs", "I8 stuck"}),
     "a client was never answered": (
         lambda evidence: evidence.notes.append({"event": "gave up", "order": ORDER}),
         {"I8 unanswered"},
@@ -187,7 +212,7 @@ def test_internal_is_the_truth_where_the_answer_to_a_commit_was_lost():
     assert [] == check(evidence)
 
 
-@pytest.mark.parametrize("table", ["receipts", "events"])
+@pytest.mark.parametrize("table", ["receipts", "events", "audit_log"])
 def test_a_missing_table_is_not_a_clean_one(table):
     evidence = all_is_well()
     evidence.tables = evidence.tables | {table: None}

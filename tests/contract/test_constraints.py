@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import CheckConstraint, ForeignKeyConstraint, PrimaryKeyConstraint, UniqueConstraint, insert, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conftest import ENGINES, new_database
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.migrate import upgrade
 from payorder.adapters.database.tables import (
+    audit_log,
     cancellations,
     events,
     findings,
@@ -103,6 +104,17 @@ REFUNDS = [
 ]
 RECEIPTS = [{"id": "won", "payment_id": "won", "order_id": "paid", "created_at": 0}]
 EVENTS = [{"order_id": "paid", "seq": 1, "type": "order.approved", "subject_id": "paid", "created_at": 0}]
+ENTRIES = [
+    {
+        "order_id": "paid",
+        "seq": 1,
+        "at": 0,
+        "actor": "alice",
+        "kind": "order",
+        "object_id": "paid",
+        "to_state": "placed",
+    }
+]
 FINDINGS = [{"kind": "amount_differs", "processor_reference": "ch_1", "payment_id": "won", "opened_at": 0}]
 CANCELLATIONS = [
     {"owner_sub": "alice", "idempotency_key": "key", "fingerprint": "f", "order_id": "free", "reply": b"reply"}
@@ -114,6 +126,7 @@ ROWS = {
     refunds: REFUNDS,
     receipts: RECEIPTS,
     events: EVENTS,
+    audit_log: ENTRIES,
     findings: FINDINGS,
 }
 
@@ -131,6 +144,21 @@ def new_payment(order: str, state: str) -> str:
         " next_poll_at, reply)"
         f" VALUES ('new', '{order}', 'GBP', 2, 4999, 'sandbox', 'alice', 'card', '4242', '', 0, {state})"
     )
+
+
+def new_entry(**changed: str) -> str:
+    """Values as SQL."""
+    row = {
+        "order_id": "'paid'",
+        "seq": "2",
+        "at": "0",
+        "actor": "'alice'",
+        "kind": "'order'",
+        "object_id": "'paid'",
+        "to_state": "'approved'",
+        **changed,
+    }
+    return f"INSERT INTO audit_log ({', '.join(row)}) VALUES ({', '.join(row.values())})"
 
 
 def on_order(name: str, change: str) -> str:
@@ -297,6 +325,8 @@ ILLEGAL: dict[str, tuple[str, str]] = {
         " VALUES ('paid', 2, 'order.approved', 'paid', 0)",
     ),
     "an event of no order": ("fk_events_order_id", "UPDATE events SET order_id = 'nowhere'"),
+    "two entries of one number": ("pk_audit_log", new_entry(seq="1")),
+    "an entry about something else": ("ck_audit_log_kind", new_entry(kind="'customer'")),
     "one finding twice": (
         "pk_findings",
         "INSERT INTO findings (kind, processor_reference, payment_id, opened_at)"
@@ -370,10 +400,30 @@ async def test_a_legal_write_is_not_refused(filled: Database, statement: str) ->
 
 async def test_no_column_that_must_have_a_value_can_be_without(filled: Database) -> None:
     for table in metadata.sorted_tables:
+        if table is audit_log:
+            continue  # It cannot be changed at all.
         for column in (column for column in table.columns if not column.nullable):
             with pytest.raises(IntegrityError) as refused:
                 await run_and_forget(filled, f"UPDATE {table.name} SET {column.name} = NULL")
             assert column.name in str(refused.value.orig)
+
+
+ONLY_ADDED_TO = {
+    "sqlite": ["UPDATE audit_log SET actor = 'mallory'", "DELETE FROM audit_log"],
+    "postgresql": ["UPDATE audit_log SET actor = 'mallory'", "DELETE FROM audit_log", "TRUNCATE audit_log"],
+}
+
+
+async def test_the_audit_log_can_neither_be_changed_nor_shortened(filled: Database) -> None:
+    for statement in ONLY_ADDED_TO[filled.url.get_backend_name()]:
+        with pytest.raises(DBAPIError, match="the audit log is only added to"):
+            await run_and_forget(filled, statement)
+
+
+@pytest.mark.parametrize("missing", ["at", "actor", "kind", "object_id", "to_state", "seq", "order_id"])
+async def test_an_audit_entry_is_whole(filled: Database, missing: str) -> None:
+    with pytest.raises(IntegrityError, match=missing):
+        await run_and_forget(filled, new_entry(**{missing: "NULL"}))
 
 
 def test_every_constraint_refuses_something() -> None:

@@ -15,7 +15,7 @@ from conftest import new_database
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.migrate import upgrade
 from payorder.adapters.database.store import DatabaseStore
-from payorder.adapters.database.tables import events, orders, payments, refunds
+from payorder.adapters.database.tables import audit_log, events, orders, payments, refunds
 from payorder.adapters.system import new_id
 from payorder.domain.errors import (
     AmountMismatch,
@@ -470,6 +470,29 @@ async def test_what_happened_is_numbered_without_a_gap(store: Store, database: D
     ] == [tuple(row) for row in rows]
 
 
+async def test_every_change_is_in_the_audit_log_with_who_made_it(store: Store, database: Database) -> None:
+    order = await added(store)
+    lost = await settled(store, failed(await claimed(store, order)))
+    won = await settled(store, succeeded(await claimed(store, order)))
+    refund = (await cancelled(store, order)).refund
+    assert refund is not None
+    for _ in range(2):
+        await store.settle_refund(refund, None, LATER)
+    async with database.read() as connection:
+        rows = await connection.execute(select(audit_log).order_by(audit_log.c.seq))
+    assert [
+        (1, "alice", "order", order.id, None, "placed"),
+        (2, "alice", "payment", lost.id, None, "processing"),
+        (3, "payorder", "payment", lost.id, "processing", "failed"),
+        (4, "alice", "payment", won.id, None, "processing"),
+        (5, "payorder", "payment", won.id, "processing", "succeeded"),
+        (6, "payorder", "order", order.id, "placed", "approved"),
+        (7, "alice", "order", order.id, "approved", "cancelled"),
+        (8, "alice", "refund", refund.id, None, "processing"),
+        (9, "payorder", "refund", refund.id, "processing", "failed"),
+    ] == [(row.seq, row.actor, row.kind, row.object_id, row.from_state, row.to_state) for row in rows]
+
+
 # Keys
 
 
@@ -753,6 +776,7 @@ async def test_a_full_pool_is_busy_and_nothing_is_written(empty: Database) -> No
 
     holding = asyncio.create_task(empty.write(hold))
     await holds.wait()
+    claims = await empty.hot_path._claims._acquire() if empty.hot_path else None
     refused = await kinds_of(
         store.add_order(an_order(), Reply(0, b""), None),
         store.claim(a_payment(order), order.owner, None),
@@ -760,6 +784,8 @@ async def test_a_full_pool_is_busy_and_nothing_is_written(empty: Database) -> No
     )
     ends.set()
     await holding
+    if empty.hot_path:
+        await empty.hot_path._claims._pool.release(claims)
     assert {Busy: 3} == refused
     assert [order] == (await store.list_orders("alice", ALL)).items
     assert [] == (await store.list_payments(order.id, order.owner, ALL)).items
@@ -856,11 +882,23 @@ async def test_a_claim_that_broke_in_its_midst_is_busy_and_nothing_is_written(
     assert order == await store.get_order(order.id, order.owner)
 
 
-async def test_a_claim_whose_commit_was_not_heard_is_not_called_nothing(wired: tuple[Wire, Store]) -> None:
+Lose = Callable[[Wire, str], None]
+
+
+@pytest.fixture(params=["hot path", "general way"])
+def lose(request: pytest.FixtureRequest, wired: tuple[Wire, Store]) -> Lose:
+    """Loses the answer to what ends the transaction of a statement, on either way to it."""
+    if request.param == "hot path":
+        return Wire.lose_the_answer_to
+    wired[1]._database.hot_path = None
+    return Wire.lose_the_commit_of
+
+
+async def test_a_claim_whose_commit_was_not_heard_is_not_called_nothing(wired: tuple[Wire, Store], lose: Lose) -> None:
     wire, store = wired
     order = await added(store)
     payment = a_payment(order)
-    wire.lose_the_commit_of("INSERT INTO payments")
+    lose(wire, "INSERT INTO payments")
     refusal = await refusal_of(store.claim(payment, order.owner, None))
     written = (await store.list_payments(order.id, order.owner, ALL)).items
     assert ([payment], None) == (written, refusal)
@@ -875,13 +913,13 @@ async def test_an_order_whose_commit_was_not_heard_is_no_refusal(wired: tuple[Wi
     assert [order] == (await store.list_orders("alice", ALL)).items
 
 
-async def test_a_settlement_whose_commit_was_not_heard_is_told_as_it_is(wired: tuple[Wire, Store]) -> None:
+async def test_a_settlement_whose_commit_was_not_heard_is_told_as_it_is(wired: tuple[Wire, Store], lose: Lose) -> None:
     wire, store = wired
     order = await added(store)
     payment = await claimed(store, order)
-    wire.lose_the_commit_of("INSERT INTO receipts")
+    lose(wire, "INSERT INTO receipts")
     won = succeeded(payment)
-    await refusal_of(store.settle(won, reply_of(won), LATER))
+    assert isinstance(await refusal_of(store.settle(won, reply_of(won), LATER)), Busy)
     assert reply_of(won) == await store.settle(failed(payment), reply_of(failed(payment)), LATER)
     assert OrderStatus.APPROVED == (await store.get_order(order.id, order.owner)).status
 

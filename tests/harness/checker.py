@@ -6,7 +6,7 @@ I1s a charge is sent once                         I8  nothing stays open
 I2  never more refunded than taken                I9  what clients were told is true
 I3  every charge is one payment, and back         I10 no right request is called wrong or INTERNAL
 I4  approved order = one succeeded payment = one receipt
-I5  one event for each end of a payment, no gap in an order's sequence
+I5  one event for each end of a payment, an audit entry for each change of state, no gap in an order's sequences
 
 `python -m harness.checker --ledger F --transcript F --database-url URL [--search FOLDER]`
 """
@@ -49,7 +49,7 @@ class Finding:
 
 
 def check(evidence: Evidence) -> list[Finding]:
-    checks = (_money, _refunds, _bijection, _orders, _events, _keys, _open, _told, _faults)
+    checks = (_money, _refunds, _bijection, _orders, _events, _audit, _keys, _open, _told, _faults)
     return [finding for each in checks for finding in each(evidence)]
 
 
@@ -177,6 +177,28 @@ def _events(evidence: Evidence) -> Iterator[Finding]:
     for order, sequence in sequences.items():
         if sorted(sequence) != list(range(1, len(sequence) + 1)):
             yield Finding("I5", "gap", f"order {order} has events {sorted(sequence)}")
+
+
+def _audit(evidence: Evidence) -> Iterator[Finding]:
+    """The entries of each order, payment and refund lead from nothing to the state it is in, without a step missing."""
+    if evidence.tables["audit_log"] is None:
+        yield Finding("I5", "unchecked", "there is no table audit_log")
+        return
+    sequences: defaultdict[str, list[int]] = defaultdict(list)
+    states: dict[str, str | None] = {}
+    for entry in sorted(evidence.rows("audit_log"), key=lambda entry: (entry["order_id"], entry["seq"])):
+        sequences[entry["order_id"]].append(entry["seq"])
+        if states.get(entry["object_id"]) != entry["from_state"]:
+            yield Finding("I5", "audit differs", f"{entry['object_id']} cannot have been {entry['from_state']}")
+        states[entry["object_id"]] = entry["to_state"]
+    for table in ("orders", "payments", "refunds"):
+        for row in evidence.rows(table):
+            if states.get(row["id"]) != ("processing" if row["status"] in OPEN else row["status"]):
+                told = f"{row['id']} is {row['status']}, by the audit log {states.get(row['id'])}"
+                yield Finding("I5", "audit differs", told)
+    for order, sequence in sequences.items():
+        if sequence != list(range(1, len(sequence) + 1)):
+            yield Finding("I5", "audit gap", f"order {order} has entries {sequence}")
 
 
 def _keys(evidence: Evidence) -> Iterator[Finding]:

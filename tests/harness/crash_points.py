@@ -1,7 +1,7 @@
 """Where a service process may be killed or stopped: points that its own statements and its processor's calls pass.
 
 Nothing in the service knows of them. Points of the database are found by the text of the statements, with SQLAlchemy's
-class-level events; points of the processor's calls lie in the plug-in.
+class-level events and around the hot path's statements; points of the processor's calls lie in the plug-in.
 """
 
 import json
@@ -13,6 +13,8 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import Pool
+
+from payorder.adapters.database import hot_path
 
 POINTS = (
     "claim.before_commit",
@@ -72,7 +74,7 @@ def phase_of(statement: str) -> str | None:
     if "INSERT INTO refunds" in text or "UPDATE refunds" in text:
         return "refund"
     if "UPDATE payments SET" in text:
-        written = text.partition(" WHERE ")[0]
+        written = text.partition("UPDATE payments SET")[2].partition(" WHERE ")[0]
         return "settle" if "processor_reference" in written else "mark" if "status" in written else "lease"
     return None
 
@@ -104,6 +106,24 @@ def watch_the_database() -> None:
         # The first thing that happens on a connection after its COMMIT.
         if phase := phases.pop(id(driver_connection), None):
             reach(f"{phase}.after_commit")
+
+
+def watch_the_hot_path() -> None:
+    """A statement that is a transaction by itself: the last moment before its COMMIT that this process can choose."""
+
+    def make(run: Any) -> Any:
+        async def _run(self: Any, statement: str, *values: Any) -> bool:
+            phase = phase_of(statement)
+            reach(f"{phase}.before_statement")
+            reach(f"{phase}.before_commit")
+            done: bool = await run(self, statement, *values)
+            if done:
+                reach(f"{phase}.after_commit")
+            return done
+
+        return _run
+
+    hot_path._Connections.run = make(hot_path._Connections.run)
 
 
 def _id(connection: Connection) -> int:

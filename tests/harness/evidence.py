@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 
 Row = Mapping[str, Any]
-TABLES = ("orders", "payments", "receipts", "events", "refunds", "findings")
+TABLES = ("orders", "payments", "receipts", "events", "audit_log", "refunds", "findings")
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from harness.crash_points import reach
 from harness.customers import STORIES
 from harness.processor.behaviour import ALWAYS_OK, ANSWERS, CHARGES, GENTLE
 from harness.processor.plugin import FaultyProcessor
-from payorder.adapters.database import events, payments
+from payorder.adapters.database import changes, payments
 from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.database.tables import orders as orders_table
 from payorder.adapters.database.tables import payments as payments_table
@@ -217,7 +217,7 @@ def _transaction_over_the_call() -> None:
     async def _claim(self: Any, payment: Payment, command: Any) -> Any:
         began = self._clock.uptime_seconds()
         async with self._store._database._writes.begin() as connection:
-            replay = await payments.claim(connection, payment, command.owner, command.key, 60)
+            replay = await payments.claim(connection, payment, command.owner, command.key, 60_000)
             if replay is not None:
                 return replay
             settled = payment.after(await self._charge(payment, command.source, began))
@@ -255,7 +255,12 @@ def _no_unique_index() -> None:
             orders_table.c.total_minor == bindparam("total"),
             orders_table.c.currency == bindparam("total_currency"),
         )
-        .values(latest_payment_id=bindparam("payment_id"), updated_at=bindparam("at"))
+        .values(
+            latest_payment_id=bindparam("payment_id"),
+            audit_seq=orders_table.c.audit_seq + 1,
+            updated_at=bindparam("at"),
+        )
+        .returning(orders_table.c.audit_seq)
     )
     _settle_unconditionally()
 
@@ -278,10 +283,11 @@ def _settle_unconditionally() -> None:
             active_payment_id=None,
             status=case((succeeded, "approved"), else_=columns.status),
             paid_payment_id=case((succeeded, bindparam("payment_id")), else_=columns.paid_payment_id),
-            event_seq=columns.event_seq + bindparam("event_count"),
+            event_seq=columns.event_seq + bindparam("change_count"),
+            audit_seq=columns.audit_seq + bindparam("change_count"),
             updated_at=bindparam("at"),
         )
-        .returning(columns.event_seq)
+        .returning(columns.event_seq, columns.audit_seq)
     )
     bare = update(payments_table).where(payments_table.c.id == bindparam("payment_id"))
     payments._SETTLE = bare.values(
@@ -352,14 +358,14 @@ _said: ContextVar[list[Any]] = ContextVar("said")
 
 @variant("events are written after the transaction", "I5", points=("settle.after_commit",))
 def _events_outside() -> None:
-    def make_add(_add: Any) -> Any:
-        async def add(*arguments: Any) -> None:
+    def make_publish(publish: Any) -> Any:
+        async def _publish(*arguments: Any) -> None:
             if (said := _said.get(None)) is not None:
                 said.append(arguments[1:])
             else:
-                await _add(*arguments)
+                await publish(*arguments)
 
-        return add
+        return _publish
 
     def make_settle(settle: Any) -> Any:
         async def _settle(self: Any, *arguments: Any) -> Any:
@@ -368,12 +374,12 @@ def _events_outside() -> None:
             said = _said.get()
             _said.reset(token)
             for each in said:
-                await self._database.finish(lambda connection, each=each: events.add(connection, *each))
+                await self._database.finish(lambda connection, each=each: changes.publish(connection, *each))
             return reply
 
         return _settle
 
-    _replace(events, "add", make_add)
+    _replace(changes, "publish", make_publish)
     _replace(DatabaseStore, "settle", make_settle)
 
 

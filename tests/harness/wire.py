@@ -11,6 +11,7 @@ from random import Random
 from urllib.parse import parse_qs, quote, urlsplit
 
 _SOCKET = ".s.PGSQL.5432"
+_HOT_STATEMENTS = (b"WITH taken AS", b"WITH released AS")
 
 
 class Wire:
@@ -56,10 +57,13 @@ class Wire:
     async def _to_server(
         self, client: asyncio.StreamReader, server: asyncio.StreamWriter, is_losing: asyncio.Event
     ) -> None:
+        is_hot = False
         with suppress(OSError):
             while data := await client.read(65536):
                 await asyncio.sleep(self._delay_seconds)
-                if self._commits_to_lose and b"COMMIT" in data:
+                is_hot = is_hot or any(begins in data for begins in _HOT_STATEMENTS)
+                # A hot statement is prepared once and only named (Bind) from then on; it is its own COMMIT.
+                if self._commits_to_lose and (b"COMMIT" in data or (is_hot and data.startswith(b"B"))):
                     self._commits_to_lose -= 1
                     is_losing.set()
                 server.write(data)

@@ -92,6 +92,7 @@ def _be_a_service(reports: socket.socket, request: dict[str, Any]) -> None:
     os.environ.update(request["environment"])
     sys.path.append(request["plugins"])
     crash_points.watch_the_database()
+    crash_points.watch_the_hot_path()
     if request["variant"]:
         variants.VARIANTS[request["variant"]].apply()
     if arming := request["arming"]:

@@ -8,6 +8,9 @@ from urllib.parse import quote
 
 from payorder.local.postgres import EmbeddedPostgres
 
+# How the messages end with which asyncpg has a prepared statement executed: Execute of the unnamed portal, Sync.
+_EXECUTE_AND_SYNC = b"E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04"
+
 
 class Wire:
     """Carries connections to a server while it is whole."""
@@ -16,6 +19,7 @@ class Wire:
         self._target = target
         self._is_whole = True
         self._loses_commit_after: bytes | None = None
+        self._loses_at = b""
         self._writers: set[asyncio.StreamWriter] = set()
 
     def cut(self) -> None:
@@ -32,7 +36,11 @@ class Wire:
 
         The text must not have passed this connection before: then it is a prepared statement, and only named.
         """
-        self._loses_commit_after = statement.encode()
+        self._loses_commit_after, self._loses_at = statement.encode(), b"COMMIT;"
+
+    def lose_the_answer_to(self, statement: str) -> None:
+        """The same for a statement that is a transaction by itself: its own answer is lost."""
+        self._loses_commit_after, self._loses_at = statement.encode(), _EXECUTE_AND_SYNC
 
     async def carry(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         if not self._is_whole:
@@ -55,7 +63,7 @@ class Wire:
             while data := await client.read(65536):
                 if self._loses_commit_after is not None and self._loses_commit_after in data:
                     self._loses_commit_after, loses_this = None, True
-                if loses_this and b"COMMIT;" in data:
+                if loses_this and self._loses_at in data:
                     is_lost.set()
                 server.write(data)
                 await server.drain()

@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from payorder.adapters.database.hot_path import HotPath
 from payorder.domain.errors import Busy
 from payorder.ports.store import CommitUnknown
 
@@ -50,6 +51,8 @@ class Database:
     def __init__(self, url: str, *, pool_size: int, pool_timeout_seconds: float) -> None:
         driver_url = with_driver(url)
         self.url = driver_url
+        # The short way for claims and settlements, where there is one.
+        self.hot_path: HotPath | None = None
         if driver_url.get_backend_name() == "sqlite":
             # SQLite has one writer: waiting for its connection is fairer than waiting for its lock.
             self._writes = _sqlite_engine(driver_url, 1, pool_timeout_seconds)
@@ -60,6 +63,12 @@ class Database:
             self._writes = reads = _postgresql_engine(driver_url, pool_size, pool_timeout_seconds)
             self._finishes = _postgresql_engine(driver_url, max(2, pool_size // 2), _FINISH_TIMEOUT_SECONDS)
             probes = _postgresql_engine(driver_url, 1, pool_timeout_seconds)
+            self.hot_path = HotPath(
+                driver_url,
+                pool_size=pool_size,
+                pool_timeout_seconds=pool_timeout_seconds,
+                settings=_POSTGRESQL_SETTINGS,
+            )
         self._reads = reads.execution_options(isolation_level="AUTOCOMMIT")
         self._probes = probes.execution_options(isolation_level="AUTOCOMMIT")
         self._retrying = stamina.AsyncRetryingCaller(
@@ -101,6 +110,8 @@ class Database:
         await self._finishes.dispose()
         await self._reads.dispose()
         await self._probes.dispose()
+        if self.hot_path:
+            await self.hot_path.close()
 
 
 async def _in_transaction(engine: AsyncEngine, phase: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:

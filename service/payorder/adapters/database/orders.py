@@ -7,7 +7,8 @@ from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from payorder.adapters.database import events, refunds
+from payorder.adapters.database import changes, refunds
+from payorder.adapters.database.changes import Change
 from payorder.adapters.database.engine import Conflict
 from payorder.adapters.database.rows import from_order, to_milliseconds, to_order
 from payorder.adapters.database.tables import cancellations, orders
@@ -17,7 +18,7 @@ from payorder.domain.order import Order
 from payorder.domain.states import ORDER, OrderStatus, move
 from payorder.ports.store import Cancelled, CancelRequest, Page, PageRequest
 
-_ADD = insert(orders)
+_ADD = insert(orders).values(audit_seq=1)
 _GET = select(orders).where(orders.c.id == bindparam("order_id"), orders.c.owner_sub == bindparam("owner"))
 # SQLite has no row locks and leaves FOR UPDATE out; there the whole transaction is exclusive.
 _GET_LOCKED = _GET.with_for_update()
@@ -32,26 +33,36 @@ _NEXT_PAGE = _FIRST_PAGE.where(orders.c.id < bindparam("after"))
 _CANCEL = (
     update(orders)
     .where(orders.c.id == bindparam("order_id"))
-    .values(status="cancelled", updated_at=bindparam("at"), event_seq=orders.c.event_seq + 1)
+    .values(
+        status="cancelled",
+        updated_at=bindparam("at"),
+        event_seq=orders.c.event_seq + 1,
+        audit_seq=orders.c.audit_seq + 1,
+    )
     .returning(orders)
 )
 _KEEP_CANCELLATION = insert(cancellations)
 
 
 async def add(connection: AsyncConnection, order: Order, reply: Reply, key: IdempotencyKey | None) -> Replay | None:
-    if key is None:
-        await connection.execute(_ADD, from_order(order))
-        return None
-    row = (await connection.execute(_CREATED_BY, {"owner": order.owner, "key": key.key})).one_or_none()
-    if row is not None:
-        key.refuse_other_request(row.create_fingerprint)
-        return Replay(row.id, Reply(0, row.create_reply))
-    kept = {"create_key": key.key, "create_fingerprint": key.fingerprint, "create_reply": reply.body}
+    if key is not None and (replay := await _created_before(connection, order, key)):
+        return replay
+    kept = {"create_key": key.key, "create_fingerprint": key.fingerprint, "create_reply": reply.body} if key else {}
     try:
         await connection.execute(_ADD, from_order(order) | kept)
     except IntegrityError:
         raise Conflict from None  # The same key came in between.
+    placed = Change("order", order.id, None, order.status)
+    await changes.audit(connection, order.id, 1, to_milliseconds(order.created_at), order.owner, [placed])
     return None
+
+
+async def _created_before(connection: AsyncConnection, order: Order, key: IdempotencyKey) -> Replay | None:
+    row = (await connection.execute(_CREATED_BY, {"owner": order.owner, "key": key.key})).one_or_none()
+    if row is None:
+        return None
+    key.refuse_other_request(row.create_fingerprint)
+    return Replay(row.id, Reply(0, row.create_reply))
 
 
 async def get(connection: AsyncConnection, order_id: str, owner: str) -> Order:
@@ -86,7 +97,9 @@ async def _cancelled(connection: AsyncConnection, request: CancelRequest) -> Can
     move(ORDER, order.status, OrderStatus.CANCELLED)
     at = to_milliseconds(request.at)
     row = (await connection.execute(_CANCEL, {"order_id": order.id, "at": at})).one()
-    await events.add(connection, order.id, row.event_seq, at, ("order.cancelled", order.id))
+    cancelled = [Change("order", order.id, order.status, OrderStatus.CANCELLED)]
+    await changes.audit(connection, order.id, row.audit_seq, at, request.owner, cancelled)
+    await changes.publish(connection, order.id, row.event_seq, at, cancelled)
     refund = await refunds.reserve(connection, request.refund_id, order, at) if order.paid_payment_id else None
     return Cancelled(to_order(row), refund)
 

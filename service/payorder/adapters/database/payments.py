@@ -10,8 +10,9 @@ from sqlalchemy import Row, bindparam, case, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from payorder.adapters.database import events
+from payorder.adapters.database import changes
 from payorder.adapters.database import orders as order_statements
+from payorder.adapters.database.changes import SERVICE, Change
 from payorder.adapters.database.clock import now_milliseconds, retry_milliseconds
 from payorder.adapters.database.engine import Conflict
 from payorder.adapters.database.rows import from_payment, lease_parameters, to_milliseconds, to_payment
@@ -38,8 +39,10 @@ _TAKE_ORDER = (
     .values(
         active_payment_id=bindparam("payment_id"),
         latest_payment_id=bindparam("payment_id"),
+        audit_seq=orders.c.audit_seq + 1,
         updated_at=bindparam("at"),
     )
+    .returning(orders.c.audit_seq)
 )
 _ADD = insert(payments).values(next_poll_at=now_milliseconds() + bindparam("poll_after"))
 _FIND_BY_KEY = select(payments).where(
@@ -53,10 +56,11 @@ _RELEASE_ORDER = (
         active_payment_id=None,
         status=case((bindparam("succeeded"), "approved"), else_=orders.c.status),
         paid_payment_id=case((bindparam("succeeded"), bindparam("payment_id"))),
-        event_seq=orders.c.event_seq + bindparam("event_count"),
+        event_seq=orders.c.event_seq + bindparam("change_count"),
+        audit_seq=orders.c.audit_seq + bindparam("change_count"),
         updated_at=bindparam("at"),
     )
-    .returning(orders.c.event_seq)
+    .returning(orders.c.event_seq, orders.c.audit_seq)
 )
 _SETTLE = (
     update(payments)
@@ -114,50 +118,54 @@ _NEXT_PAGE = _FIRST_PAGE.where(payments.c.id < bindparam("after"))
 
 
 async def claim(
-    connection: AsyncConnection, payment: Payment, owner: str, key: IdempotencyKey | None, poll_after_seconds: float
+    connection: AsyncConnection, payment: Payment, owner: str, key: IdempotencyKey | None, poll_after_ms: int
 ) -> Replay | None:
     if key is not None and (replay := await _seen(connection, owner, key)):
         return replay
-    if await _take_order(connection, payment, owner) == 0:
+    audit_seq = await _take_order(connection, payment, owner)
+    if audit_seq is None:
         # Another call with this key may have taken it, and even have finished, since we looked.
         if key is not None and (replay := await _seen(connection, owner, key)):
             return replay
         order = await order_statements.get(connection, payment.order_id, owner)
         order.refuse_unless_payable(payment.amount)
         raise Conflict  # It became payable between the two statements.
-    row = from_payment(payment) | {"caller": owner, "poll_after": round(poll_after_seconds * 1000)}
+    row = from_payment(payment) | {"caller": owner, "poll_after": poll_after_ms}
     if key is not None:
         row |= {"idempotency_key": key.key, "fingerprint": key.fingerprint}
     try:
         await connection.execute(_ADD, row)
     except IntegrityError:
         raise Conflict from None  # The same key came in between, for another order.
+    claimed = Change("payment", payment.id, None, payment.status)
+    await changes.audit(connection, payment.order_id, audit_seq, to_milliseconds(payment.created_at), owner, [claimed])
     return None
 
 
 async def settle(connection: AsyncConnection, payment: Payment, reply: Reply, at: datetime) -> Reply | None:
     """None, or the reply of whoever settled it before."""
     settled_at = to_milliseconds(at)
-    happened = _events_of(payment)
+    happened = changes.of_settled(payment)
     released = await connection.execute(
         _RELEASE_ORDER,
         {
             "of_order": payment.order_id,
             "payment_id": payment.id,
             "succeeded": payment.status is PaymentStatus.SUCCEEDED,
-            "event_count": len(happened),
+            "change_count": len(happened),
             "at": settled_at,
         },
     )
-    event_seq = released.scalar_one_or_none()
-    if event_seq is None:
+    order = released.one_or_none()
+    if order is None:
         row = (await connection.execute(_GET, {"payment_id": payment.id})).one()
         return Reply(row.reply_code, row.reply)
     settled = await connection.execute(_SETTLE, _end_of(payment, reply, settled_at))
     assert settled.rowcount == 1, "an order is active for an open payment only"
     if payment.status is PaymentStatus.SUCCEEDED:
         await connection.execute(_ADD_RECEIPT, _receipt_of(payment, settled_at))
-    await events.add(connection, payment.order_id, event_seq, settled_at, *happened)
+    await changes.audit(connection, payment.order_id, order.audit_seq, settled_at, SERVICE, happened)
+    await changes.publish(connection, payment.order_id, order.event_seq, settled_at, happened)
     return None
 
 
@@ -203,7 +211,8 @@ async def _seen(connection: AsyncConnection, caller: str, key: IdempotencyKey) -
     return Replay(row.id, Reply(row.reply_code, row.reply))
 
 
-async def _take_order(connection: AsyncConnection, payment: Payment, owner: str) -> int:
+async def _take_order(connection: AsyncConnection, payment: Payment, owner: str) -> int | None:
+    """The number of the order's new audit entry, or None if the order cannot be paid so."""
     taken = await connection.execute(
         _TAKE_ORDER,
         {
@@ -215,13 +224,8 @@ async def _take_order(connection: AsyncConnection, payment: Payment, owner: str)
             "at": to_milliseconds(payment.created_at),
         },
     )
-    return taken.rowcount
-
-
-def _events_of(payment: Payment) -> list[tuple[str, str]]:
-    if payment.status is PaymentStatus.SUCCEEDED:
-        return [("payment.succeeded", payment.id), ("order.approved", payment.order_id)]
-    return [(f"payment.{payment.status}", payment.id)]
+    row = taken.one_or_none()
+    return None if row is None else int(row.audit_seq)
 
 
 def _end_of(payment: Payment, reply: Reply, settled_at: int) -> dict[str, object]:

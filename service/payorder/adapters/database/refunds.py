@@ -5,13 +5,15 @@ from typing import Any
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from payorder.adapters.database import events, findings
+from payorder.adapters.database import changes, findings
+from payorder.adapters.database.changes import SERVICE, Change
 from payorder.adapters.database.clock import now_milliseconds, retry_milliseconds
 from payorder.adapters.database.rows import lease_parameters, to_refund
 from payorder.adapters.database.tables import orders, payments, refunds
 from payorder.domain.finding import Finding, FindingKind
 from payorder.domain.order import Order
 from payorder.domain.refund import Refund
+from payorder.domain.states import RefundStatus
 from payorder.ports.store import Lease
 
 _ORDER_CANCELLED = "order_cancelled"
@@ -69,12 +71,14 @@ _BOOK = (
         refunded_minor=payments.c.refunded_minor + bindparam("refunded"),
     )
 )
-_LOCK_ORDER = (
+# Both lock the order, and number what happens to it.
+_COUNT_ENTRY = (
     update(orders)
     .where(orders.c.id == bindparam("of_order"))
-    .values(event_seq=orders.c.event_seq + 1)
-    .returning(orders.c.event_seq)
+    .values(audit_seq=orders.c.audit_seq + 1)
+    .returning(orders.c.audit_seq)
 )
+_COUNT_EVENT = _COUNT_ENTRY.values(event_seq=orders.c.event_seq + 1).returning(orders.c.event_seq)
 _RETRY = (
     update(refunds)
     .where(refunds.c.id == bindparam("refund_id"), refunds.c.status == "processing")
@@ -87,8 +91,8 @@ _POLL_AFTER_MILLISECONDS = 30_000
 
 async def reserve(connection: AsyncConnection, refund_id: str, order: Order, at: int) -> Refund | None:
     """All that is left of the order's payment, in the transaction that cancels it. The order must be locked."""
-    reserved = await connection.execute(_RESERVE_ALL, {"of_payment": order.paid_payment_id})
-    of_payment = reserved.one_or_none()
+    reserving = await connection.execute(_RESERVE_ALL, {"of_payment": order.paid_payment_id})
+    of_payment = reserving.one_or_none()
     if of_payment is None or of_payment.refund_reserved_minor == 0:
         return None
     row: dict[str, Any] = {
@@ -103,6 +107,9 @@ async def reserve(connection: AsyncConnection, refund_id: str, order: Order, at:
         "created_at": at,
     }
     await connection.execute(_ADD, row)
+    audit_seq = (await connection.execute(_COUNT_ENTRY, {"of_order": order.id})).scalar_one()
+    reserved = Change("refund", refund_id, None, RefundStatus.PROCESSING)
+    await changes.audit(connection, order.id, audit_seq, at, order.owner, [reserved])
     return to_refund((await connection.execute(_GET, {"refund_ids": [refund_id]})).one())
 
 
@@ -114,8 +121,8 @@ async def lease_open(connection: AsyncConnection, lease: Lease) -> list[Refund]:
 
 
 async def settle(connection: AsyncConnection, refund: Refund, reference: str | None, at: int) -> None:
-    order_seq = (await connection.execute(_LOCK_ORDER, {"of_order": refund.order_id})).scalar_one()
-    status = "failed" if reference is None else "succeeded"
+    order = (await connection.execute(_COUNT_EVENT, {"of_order": refund.order_id})).one()
+    status = RefundStatus.FAILED if reference is None else RefundStatus.SUCCEEDED
     end = {"refund_id": refund.id, "new_status": status, "new_reference": reference, "at": at}
     if (await connection.execute(_SETTLE, end)).rowcount == 0:
         raise AlreadySettled
@@ -129,7 +136,9 @@ async def settle(connection: AsyncConnection, refund: Refund, reference: str | N
     if reference is None:
         declined = Finding(FindingKind.REFUND_DECLINED, refund.payment_id, refund.reference)
         await findings.record(connection, [declined])
-    await events.add(connection, refund.order_id, order_seq, at, (f"refund.{status}", refund.id))
+    settled = [Change("refund", refund.id, RefundStatus.PROCESSING, status)]
+    await changes.audit(connection, refund.order_id, order.audit_seq, at, SERVICE, settled)
+    await changes.publish(connection, refund.order_id, order.event_seq, at, settled)
 
 
 async def retry_later(connection: AsyncConnection, refund_id: str) -> None:

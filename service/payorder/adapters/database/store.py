@@ -28,7 +28,7 @@ class DatabaseStore:
         self, database: Database, *, reconcile_after_seconds: float, on_change: Callable[[str, str], None]
     ) -> None:
         self._database = database
-        self._reconcile_after_seconds = reconcile_after_seconds
+        self._reconcile_after_ms = round(reconcile_after_seconds * 1000)
         self._on_change = on_change
 
     async def add_order(self, order: Order, reply: Reply, key: IdempotencyKey | None) -> Replay | None:
@@ -54,11 +54,8 @@ class DatabaseStore:
         return cancelled
 
     async def claim(self, payment: Payment, owner: str, key: IdempotencyKey | None) -> Replay | None:
-        after = self._reconcile_after_seconds
         try:
-            replay = await self._database.write(
-                lambda connection: payments.claim(connection, payment, owner, key, after)
-            )
+            replay = await self._claim(payment, owner, key)
         except CommitUnknown:
             # The id is our own: if the row is there, the claim was made, and by nobody else.
             if not await self._exists(payment.id):
@@ -69,7 +66,7 @@ class DatabaseStore:
         return replay
 
     async def settle(self, payment: Payment, reply: Reply, at: datetime) -> Reply:
-        earlier = await self._database.finish(lambda connection: payments.settle(connection, payment, reply, at))
+        earlier = await self._settle(payment, reply, at)
         if earlier is None:
             self._on_change(f"payment.{payment.status}", payment.id)
         return earlier or reply
@@ -111,6 +108,19 @@ class DatabaseStore:
     async def list_payments(self, order_id: str, owner: str, page: PageRequest) -> Page[Payment]:
         async with self._database.read() as connection:
             return await payments.list_page(connection, order_id, owner, page)
+
+    async def _claim(self, payment: Payment, owner: str, key: IdempotencyKey | None) -> Replay | None:
+        hot_path, after_ms = self._database.hot_path, self._reconcile_after_ms
+        if hot_path and await hot_path.claim(payment, owner, key, after_ms):
+            return None
+        return await self._database.write(lambda connection: payments.claim(connection, payment, owner, key, after_ms))
+
+    async def _settle(self, payment: Payment, reply: Reply, at: datetime) -> Reply | None:
+        """None, or the reply of whoever settled it before."""
+        hot_path = self._database.hot_path
+        if hot_path and await hot_path.settle(payment, reply, at):
+            return None
+        return await self._database.finish(lambda connection: payments.settle(connection, payment, reply, at))
 
     async def _exists(self, payment_id: str) -> bool:
         with suppress(Busy):

@@ -53,6 +53,8 @@ orders = Table(
     Column("paid_payment_id", Text),
     # Number of the order's newest event.
     Column("event_seq", BigInteger, nullable=False, server_default="0"),
+    # Number of its newest entry in the audit log.
+    Column("audit_seq", BigInteger, nullable=False, server_default="0"),
     # The key that created the order, with what was answered; the caller is the owner.
     Column("create_key", Text),
     Column("create_fingerprint", Text),
@@ -194,6 +196,22 @@ events = Table(
     Column("created_at", BigInteger, nullable=False),
     # Each thing happens once: a payment cannot succeed twice, nor an order be approved twice.
     UniqueConstraint("subject_id", "type"),
+)
+
+# Who did what, from which state to which, written with the change itself. Only ever added to: triggers see to it.
+# Without foreign keys, because it outlives what it tells of.
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("order_id", Text, primary_key=True),
+    Column("seq", BigInteger, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("object_id", Text, nullable=False),
+    Column("from_state", Text),
+    Column("to_state", Text, nullable=False),
+    CheckConstraint("kind IN ('order', 'payment', 'refund')", name="kind"),
 )
 
 # What the comparison with the processor's books has found, for a person.

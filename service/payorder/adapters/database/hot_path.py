@@ -1,0 +1,176 @@
+"""Claim and settle on PostgreSQL, each in one statement, which is a transaction by itself.
+
+They do what payments.claim and payments.settle do when nothing stands in the way. When something does, they change
+nothing and say so, and the caller goes the general way, which finds out what it was.
+"""
+
+import asyncio
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+from sqlalchemy.engine import URL
+
+from payorder.adapters.database import changes
+from payorder.adapters.database.rows import from_payment, to_milliseconds
+from payorder.domain.errors import Busy
+from payorder.domain.idempotency import IdempotencyKey, Reply
+from payorder.domain.payment import Payment
+from payorder.domain.states import PaymentStatus
+from payorder.ports.store import CommitUnknown
+
+# 1 payment, 2 order, 3 owner, 4 amount, 5 currency, 6 its digits, 7 processor, 8 to 10 source, 11 at, 12 key,
+# 13 fingerprint, 14 milliseconds until somebody asks after it.
+_CLAIM = """
+WITH taken AS (
+    UPDATE orders
+    SET active_payment_id = $1, latest_payment_id = $1, audit_seq = audit_seq + 1, updated_at = $11
+    WHERE id = $2 AND owner_sub = $3 AND status = 'placed' AND active_payment_id IS NULL
+        AND total_minor = $4 AND currency = $5
+        AND NOT EXISTS (SELECT FROM payments WHERE caller = $3 AND idempotency_key = $12)
+    RETURNING audit_seq
+), audited AS (
+    INSERT INTO audit_log (order_id, seq, at, actor, kind, object_id, to_state)
+    SELECT $2, audit_seq, $11, $3, 'payment', $1, 'processing' FROM taken
+)
+INSERT INTO payments (
+    id, order_id, caller, status, amount_minor, currency, currency_digits, processor,
+    source_kind, source_last4, source_masked, created_at, idempotency_key, fingerprint, next_poll_at
+)
+SELECT $1, $2, $3, 'processing', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
+    CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) + $14
+FROM taken
+"""
+
+# 1 payment, 2 order, 3 succeeded, 4 status, 5 reference, 6 captured, 7 decline code, 8 failure, 9 and 10 reply, 11 at,
+# 12 who acts, 13 to 16 the changes: kinds, objects, states before and after.
+_SETTLE = """
+WITH released AS (
+    UPDATE orders
+    SET active_payment_id = NULL,
+        status = CASE WHEN $3 THEN 'approved' ELSE status END,
+        paid_payment_id = CASE WHEN $3 THEN $1 END,
+        event_seq = event_seq + cardinality($13::text[]),
+        audit_seq = audit_seq + cardinality($13::text[]),
+        updated_at = $11
+    WHERE id = $2 AND active_payment_id = $1
+    RETURNING event_seq - cardinality($13::text[]) AS event_seq, audit_seq - cardinality($13::text[]) AS audit_seq
+), settled AS (
+    UPDATE payments
+    SET status = $4, processor_reference = $5, captured_minor = $6, decline_code = $7, failure = $8,
+        reply_code = $9, reply = $10, next_poll_at = NULL, settled_at = $11
+    FROM released
+    WHERE id = $1 AND status IN ('processing', 'unknown')
+    RETURNING id
+), received AS (
+    INSERT INTO receipts (id, payment_id, order_id, created_at) SELECT id, id, $2, $11 FROM settled WHERE $3
+), changes AS (
+    SELECT * FROM released, unnest($13::text[], $14::text[], $15::text[], $16::text[])
+        WITH ORDINALITY AS change (kind, object_id, from_state, to_state, number)
+), audited AS (
+    INSERT INTO audit_log (order_id, seq, at, actor, kind, object_id, from_state, to_state)
+    SELECT $2, audit_seq + number, $11, $12, kind, object_id, from_state, to_state FROM changes
+)
+INSERT INTO events (order_id, seq, type, subject_id, created_at)
+-- If the order was released and the payment not settled, this is NULL, which no event may be: nothing is done at all.
+SELECT $2, event_seq + number, kind || '.' || to_state, CASE WHEN EXISTS (SELECT FROM settled) THEN object_id END, $11
+FROM changes
+"""
+
+_NOTHING_DONE = "INSERT 0 0"
+_CONNECT_TIMEOUT_SECONDS = 3.0
+_COMMAND_TIMEOUT_SECONDS = 10.0
+_FINISH_TIMEOUT_SECONDS = 5.0
+# Whether the statement was committed is not known: it is when the server has answered, even with an error of its own.
+_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InterfaceError,
+    OSError,
+    TimeoutError,
+)
+
+
+class HotPath:
+    """Connections of its own, apart for claims and for settlements: what was begun is not starved by what begins."""
+
+    def __init__(self, url: URL, *, pool_size: int, pool_timeout_seconds: float, settings: dict[str, str]) -> None:
+        dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
+        self._claims = _Connections(dsn, pool_size, pool_timeout_seconds, settings)
+        self._settlements = _Connections(dsn, max(2, pool_size // 2), _FINISH_TIMEOUT_SECONDS, settings)
+
+    async def claim(self, payment: Payment, owner: str, key: IdempotencyKey | None, poll_after_ms: int) -> bool:
+        """Whether it was made. Raises Busy if nothing was asked, and CommitUnknown."""
+        row = from_payment(payment)
+        return await self._claims.run(
+            _CLAIM,
+            *(payment.id, payment.order_id, owner, row["amount_minor"], row["currency"], row["currency_digits"]),
+            *(row["processor"], row["source_kind"], row["source_last4"], row["source_masked"], row["created_at"]),
+            *((key.key, key.fingerprint) if key else (None, None)),
+            poll_after_ms,
+        )
+
+    async def settle(self, payment: Payment, reply: Reply, at: datetime) -> bool:
+        """Whether it was this payment's first end. Raises Busy, also when that is not known: it may be repeated."""
+        succeeded = payment.status is PaymentStatus.SUCCEEDED
+        happened = changes.of_settled(payment)
+        try:
+            return await self._settlements.run(
+                _SETTLE,
+                *(payment.id, payment.order_id, succeeded, payment.status, payment.reference),
+                *(payment.amount.amount_minor if succeeded else 0, payment.decline_code, payment.failure),
+                *(reply.code, reply.body, to_milliseconds(at), changes.SERVICE),
+                *([change.kind for change in happened], [change.object_id for change in happened]),
+                *([change.from_state for change in happened], [change.to_state for change in happened]),
+            )
+        except CommitUnknown as unknown:
+            raise Busy from unknown
+
+    async def close(self) -> None:
+        await self._claims.close()
+        await self._settlements.close()
+
+
+class _Connections:
+    """asyncpg's own pool, whose connections prepare a statement once; SQLAlchemy's costs more than the statement."""
+
+    def __init__(self, dsn: str, size: int, timeout_seconds: float, settings: dict[str, str]) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._pool = asyncpg.create_pool(
+            dsn,
+            min_size=0,
+            max_size=size,
+            timeout=_CONNECT_TIMEOUT_SECONDS,
+            command_timeout=_COMMAND_TIMEOUT_SECONDS,
+            server_settings=settings,
+            # Nothing in a session is ever changed, so there is nothing to reset; the default is a round trip.
+            reset=_leave_as_it_is,
+        )
+
+    async def run(self, statement: str, *values: Any) -> bool:
+        """Whether the statement did something. Raises Busy if it was not sent, CommitUnknown if nobody answered."""
+        connection = await self._acquire()
+        try:
+            return bool(await connection.execute(statement, *values) != _NOTHING_DONE)
+        except _LOST as error:
+            raise CommitUnknown from error
+        except asyncpg.PostgresError:
+            return False  # The server has undone it. The general way will ask again, or say what is wrong.
+        finally:
+            await self._pool.release(connection)
+
+    async def close(self) -> None:
+        await self._pool
+        await self._pool.close()
+
+    async def _acquire(self) -> Any:
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._pool  # The first time, this makes it ready; it opens no connection.
+                return await self._pool.acquire()
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise Busy from error
+
+
+async def _leave_as_it_is(_connection: Any) -> None: ...

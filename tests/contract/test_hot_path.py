@@ -1,0 +1,188 @@
+"""The hot path writes what the general way writes, and where it cannot, it writes nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from conftest import new_database
+from payorder.adapters.database import payments as general
+from payorder.adapters.database.engine import Database
+from payorder.adapters.database.hot_path import HotPath
+from payorder.adapters.database.migrate import upgrade
+from payorder.adapters.database.store import DatabaseStore
+from payorder.adapters.database.tables import metadata, payments
+from payorder.domain.money import Currency, Money
+from payorder.domain.order import Order
+from payorder.domain.outcome import Failed
+from payorder.domain.payment import Payment
+from payorder.local.postgres import EmbeddedPostgres
+from support.records import BANK_ACCOUNT, LATER, TOTAL, a_key, a_payment, an_order, failed, reply_of, succeeded
+
+Settle = Callable[[Payment], Awaitable[object]]
+# What the database's own clock has written.
+BY_THE_CLOCK = "next_poll_at"
+
+
+@pytest.fixture
+async def database(postgres: EmbeddedPostgres, tmp_path: Path) -> AsyncIterator[Database]:
+    opened = Database(await new_database("postgresql", tmp_path, postgres), pool_size=20, pool_timeout_seconds=5)
+    await upgrade(opened)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def hot_path(database: Database) -> HotPath:
+    assert database.hot_path is not None
+    return database.hot_path
+
+
+async def placed(database: Database, **changes: Any) -> Order:
+    order = an_order(**changes)
+    store = DatabaseStore(database, reconcile_after_seconds=25, on_change=lambda *_: None)
+    await store.add_order(order, reply_of(order), None)
+    return order
+
+
+async def everything(database: Database) -> dict[str, list[dict[str, Any]]]:
+    """Every row of every table; of what the clock has written only whether there is something."""
+    found = {}
+    async with database.read() as connection:
+        for table in metadata.sorted_tables:
+            rows = (await connection.execute(select(table).order_by(*table.primary_key))).mappings()
+            found[table.name] = [
+                {name: value is not None if name == BY_THE_CLOCK else value for name, value in row.items()}
+                for row in rows
+            ]
+    return found
+
+
+def renamed(found: dict[str, list[dict[str, Any]]], *names: dict[str, str]) -> dict[str, list[dict[str, Any]]]:
+    """The same rows under other ids, so that two orders can be compared."""
+
+    def other(value: Any) -> Any:
+        for old, new in (pair for each in names for pair in each.items()):
+            value = value.replace(old, new) if isinstance(value, str) else value
+            value = value.replace(old.encode(), new.encode()) if isinstance(value, bytes) else value
+        return value
+
+    return {
+        table: [{name: other(value) for name, value in row.items()} for row in rows] for table, rows in found.items()
+    }
+
+
+def of_order(found: dict[str, list[dict[str, Any]]], order: Order, payment: Payment) -> dict[str, Any]:
+    rows = {
+        table: [row for row in rows if order.id in (row.get("id"), row.get("order_id"))]
+        for table, rows in found.items()
+    }
+    return renamed(rows, {order.id: "ORDER", payment.id: "PAYMENT"})
+
+
+PAYMENTS = [
+    pytest.param({}, None, id="a card"),
+    pytest.param({"source": BANK_ACCOUNT}, None, id="a bank account"),
+    pytest.param({}, a_key(), id="with a key"),
+    pytest.param({"created_at": LATER, "processor": "other"}, a_key("k" * 255), id="another processor, later"),
+    pytest.param({"amount": Money(1234, Currency("BHD", 3))}, None, id="three minor digits"),
+]
+ENDS: list[Any] = [
+    pytest.param(succeeded, id="succeeded"),
+    pytest.param(failed, id="declined"),
+    pytest.param(lambda payment: payment.after(Failed("fenced")), id="failed"),
+]
+
+
+@pytest.mark.parametrize(("changes", "key"), PAYMENTS)
+@pytest.mark.parametrize("end", ENDS)
+async def test_both_ways_write_the_same_rows(
+    database: Database, hot_path: HotPath, changes: dict[str, Any], key: Any, end: Callable[[Payment], Payment]
+) -> None:
+    owners = {"hot": "alice", "general": "bob"}
+    orders = {
+        way: await placed(database, owner=owner, total=changes.get("amount", TOTAL)) for way, owner in owners.items()
+    }
+    attempts = {way: a_payment(order, **changes) for way, order in orders.items()}
+    hot, slow = attempts["hot"], attempts["general"]
+
+    assert await hot_path.claim(hot, "alice", key, 25_000)
+    assert await database.write(lambda c: general.claim(c, slow, "bob", key, 25_000)) is None
+    found = await everything(database)
+    assert_same(found, orders, attempts)
+
+    assert await hot_path.settle(end(hot), reply_of(end(hot)), LATER)
+    assert await database.finish(lambda c: general.settle(c, end(slow), reply_of(end(slow)), LATER)) is None
+    found = await everything(database)
+    assert_same(found, orders, attempts)
+    assert len(found["audit_log"]) == 2 * (4 if end is succeeded else 3)
+
+
+def assert_same(found: Any, orders: dict[str, Order], attempts: dict[str, Payment]) -> None:
+    rows = {way: of_order(found, orders[way], attempts[way]) for way in orders}
+    assert renamed(rows["general"], {"bob": "alice"}) == renamed(rows["hot"], {})
+
+
+async def test_a_claim_that_cannot_be_made_so_changes_nothing(database: Database, hot_path: HotPath) -> None:
+    order = await placed(database)
+    taken, free = await placed(database), await placed(database)
+    assert await hot_path.claim(a_payment(taken), "alice", a_key(), 25_000)
+    before = await everything(database)
+    for payment, owner, key in (
+        (a_payment(order), "bob", None),
+        (a_payment(order, order_id=an_order().id), "alice", None),
+        (a_payment(order, amount=Money(5000, TOTAL.currency)), "alice", None),
+        (a_payment(order, amount=Money(4999, Currency("EUR", 2))), "alice", None),
+        (a_payment(taken), "alice", None),
+        (a_payment(free), "alice", a_key()),
+        (replace(a_payment(free), source=replace(BANK_ACCOUNT, number="12")), "alice", None),
+    ):
+        assert not await hot_path.claim(payment, owner, key, 25_000)
+        assert before == await everything(database)
+
+
+async def test_an_order_that_is_paid_or_cancelled_is_not_claimed(database: Database, hot_path: HotPath) -> None:
+    order = await placed(database)
+    payment = a_payment(order)
+    assert await hot_path.claim(payment, "alice", None, 25_000)
+    assert await hot_path.settle(succeeded(payment), reply_of(payment), LATER)
+    before = await everything(database)
+    assert not await hot_path.claim(a_payment(order), "alice", None, 25_000)
+    assert before == await everything(database)
+
+
+async def test_only_the_first_end_of_a_payment_is_written(database: Database, hot_path: HotPath) -> None:
+    payment = a_payment(await placed(database))
+    assert await hot_path.claim(payment, "alice", None, 25_000)
+    assert await hot_path.settle(failed(payment), reply_of(failed(payment)), LATER)
+    before = await everything(database)
+    for end in (succeeded(payment), failed(payment)):
+        assert not await hot_path.settle(end, reply_of(end), LATER)
+        assert before == await everything(database)
+
+
+async def test_of_many_claims_at_once_one_is_made(database: Database, hot_path: HotPath) -> None:
+    order = await placed(database)
+    for key in (None, a_key()):
+        claims = [hot_path.claim(a_payment(order), "alice", key, 25_000) for _ in range(50)]
+        assert [True] * (key is None) == [made for made in await asyncio.gather(*claims) if made]
+    assert 1 == len((await everything(database))["payments"])
+
+
+async def test_a_release_without_a_settlement_is_undone(database: Database, hot_path: HotPath) -> None:
+    """It cannot come to that; if it did, an order would be free while its payment is open."""
+    payment = a_payment(await placed(database))
+    assert await hot_path.claim(payment, "alice", None, 25_000)
+
+    async def end_it(connection: Any) -> None:
+        end = {"status": "failed", "next_poll_at": None, "settled_at": 1, "reply": b""}
+        await connection.execute(update(payments).values(end))
+
+    await database.write(end_it)
+    before = await everything(database)
+    assert not await hot_path.settle(succeeded(payment), reply_of(payment), LATER)
+    assert before == await everything(database)
