@@ -43,11 +43,11 @@ class App:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[App]:
-    """The service from its first connection to the end of its last payment."""
+async def running(settings: Settings, *, worker: int | None = None) -> AsyncIterator[App]:
+    """The service from its first connection to the end of its last payment; `worker` shares its port with others."""
     # By default every retry is logged with the arguments of what is retried.
     stamina.instrumentation.set_on_retry_hooks([])
-    log, clock = CallLog(), SystemClock()
+    log, clock = CallLog(worker), SystemClock()
     store = DatabaseStore(
         open_database(settings),
         reconcile_after_seconds=settings.reconcile_after_seconds,
@@ -55,7 +55,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
     )
     processor = load_processor(settings)
     background = Background(on_fault=log.fault)
-    server, reconcile = _assemble(settings, store, processor, clock, background, log)
+    server, reconcile = _assemble(settings, store, processor, clock, background, log, shares_port=worker is not None)
     reconciling = asyncio.create_task(reconcile.run())
     try:
         port = await server.start()
@@ -102,7 +102,14 @@ def load_keys(settings: Settings) -> KeySet:
 
 
 def _assemble(
-    settings: Settings, store: Store, processor: Processor, clock: Clock, background: Background, log: CallLog
+    settings: Settings,
+    store: Store,
+    processor: Processor,
+    clock: Clock,
+    background: Background,
+    log: CallLog,
+    *,
+    shares_port: bool,
 ) -> tuple[EdgeServer, Reconcile]:
     keys = IdempotencyKeys(settings.fingerprint_secrets)
     reconcile = _reconcile(settings, store, processor, clock, log)
@@ -123,7 +130,7 @@ def _assemble(
         ),
         steps=CallSteps(tokens=_tokens(settings), log=log),
         store=store,
-        limits=_server_limits(settings),
+        limits=_server_limits(settings, shares_port),
     )
     return server, reconcile
 
@@ -174,9 +181,10 @@ def _tokens(settings: Settings) -> TokenVerifier:
     )
 
 
-def _server_limits(settings: Settings) -> ServerLimits:
+def _server_limits(settings: Settings, shares_port: bool) -> ServerLimits:
     return ServerLimits(
         listen=settings.listen,
+        shares_port=shares_port,
         request_bytes_max=settings.request_bytes_max,
         calls_max=settings.calls_max,
         serves_reflection=settings.serves_reflection,

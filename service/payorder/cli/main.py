@@ -11,7 +11,10 @@ from typing import Any
 
 import click
 
+from payorder.cli import workers
+from payorder.cli.workers import Worker, WorkerFault, Workers
 from payorder.config import Settings, SettingsFault
+from payorder.observability.logging import CallLog, configure
 
 _PR_SET_DUMPABLE = 4
 
@@ -23,13 +26,28 @@ def main() -> None:
 
 
 @main.command()
-def serve() -> None:
+@click.option(
+    "--workers",
+    "count",
+    type=click.IntRange(1, workers.COUNT_MAX),
+    default=1,
+    show_default=True,
+    help="How many processes share the port (Linux).",
+)
+def serve(count: int) -> None:
     """Serve gRPC until SIGTERM or Ctrl-C, then finish what is running."""
     settings = _settings()
-    try:
-        _run(_serve(settings))
-    except (OSError, SettingsFault, ValueError) as fault:
-        sys.exit(f"payorder: {fault}")
+    _run_service(_serve(settings) if count == 1 else _serve_with_workers(settings, count))
+
+
+@main.command(hidden=True)
+@click.argument("words", type=int, nargs=4)
+def worker(words: tuple[int, int, int, int]) -> None:
+    """One process of `serve --workers`, which alone can start it."""
+    this = Worker(*words)
+    this.end_with_parent()
+    settings = _settings().model_copy(update={"listen": this.address()})
+    _run_service(_serve(settings, this))
 
 
 @main.command()
@@ -38,18 +56,25 @@ def migrate() -> None:
     _run(_migrate(_settings()))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, this: Worker | None = None) -> None:
     from payorder.app import running  # noqa: PLC0415 - the commands that serve nothing start without it
-    from payorder.observability.logging import configure  # noqa: PLC0415 - as above
 
     configure(settings.log_level)
     _keep_memory_private()
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stop.set)
-    async with running(settings):
+    stop = _stop_on_signals()
+    async with running(settings, worker=this.number if this else None):
+        if this:
+            this.tell_serving()
         await stop.wait()
+
+
+async def _serve_with_workers(settings: Settings, count: int) -> None:
+    configure(settings.log_level)
+    _keep_memory_private()
+    stop = _stop_on_signals()
+    with workers.reserve(settings.listen) as reserved:
+        log = CallLog()
+        await Workers(count=count, reserved=reserved, drain_seconds=settings.drain_seconds, log=log).run(stop)
 
 
 async def _migrate(settings: Settings) -> None:
@@ -61,6 +86,14 @@ async def _migrate(settings: Settings) -> None:
         await migrations.upgrade(database)
     finally:
         await database.close()
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stop.set)
+    return stop
 
 
 def _keep_memory_private() -> None:
@@ -75,6 +108,13 @@ def _settings() -> Settings:
         return Settings.from_env(os.environ)
     except SettingsFault as fault:
         sys.exit(f"payorder: the settings are not right\n{fault}")
+
+
+def _run_service(service: Coroutine[Any, Any, None]) -> None:
+    try:
+        _run(service)
+    except (OSError, SettingsFault, ValueError, WorkerFault) as fault:
+        sys.exit(f"payorder: {fault}")
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

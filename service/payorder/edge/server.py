@@ -30,7 +30,10 @@ _METADATA_BYTES_MAX = 8 * 1024
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
+    """`shares_port`: whether others may listen there too, which only workers of one parent should."""
+
     listen: str
+    shares_port: bool
     request_bytes_max: int
     calls_max: int
     serves_reflection: bool
@@ -116,8 +119,8 @@ class _Health(health.aio.HealthServicer):
 
 def _options(limits: ServerLimits) -> Sequence[tuple[str, Any]]:
     return (
-        # Two processes on one port would share its calls, which nobody has asked for.
-        ("grpc.so_reuseport", 0),
+        # Two services on one port would share its calls, which nobody has asked for.
+        ("grpc.so_reuseport", int(limits.shares_port)),
         ("grpc.max_receive_message_length", limits.request_bytes_max),
         ("grpc.max_send_message_length", _ANSWER_BYTES_MAX),
         ("grpc.max_metadata_size", _METADATA_BYTES_MAX),

@@ -35,8 +35,9 @@ def configure(level: str) -> None:
 class CallLog:
     """What is said about calls."""
 
-    def __init__(self) -> None:
-        self._logger = structlog.get_logger()
+    def __init__(self, worker: int | None = None) -> None:
+        """`worker`: its number, on every line, where several share a port."""
+        self._logger = structlog.get_logger(**({} if worker is None else {"worker": worker}))
 
     def call(self, *, rpc: str, result: str, subject: str | None, request_id: str, duration_seconds: float) -> None:
         self._logger.info(
