@@ -216,7 +216,7 @@ async def _said_already(answer: PayOrderAnswer) -> PayOrderAnswer:
 def _transaction_over_the_call() -> None:
     async def _claim(self: Any, payment: Payment, command: Any) -> Any:
         began = self._clock.uptime_seconds()
-        async with self._store._database._writes.begin() as connection:
+        async with self._store._database._writes.connect() as connection, connection.begin():
             replay = await payments.claim(connection, payment, command.owner, command.key, 60_000)
             if replay is not None:
                 return replay

@@ -16,6 +16,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from payorder.adapters import tokens
 from payorder.adapters.tokens import FileKeySet, JwtVerifier, UrlKeySet
 from payorder.domain.errors import Unauthenticated
 from payorder.local.issuer import Issuer
@@ -300,6 +301,44 @@ async def test_the_scheme_is_read_in_any_case(service: Service) -> None:
         assert "OK" == await service.code_of("/payments.v1.OrderService/ListOrders", metadata=metadata)
 
 
+# Tokens seen before
+
+
+async def test_a_token_is_verified_once(verifier: JwtVerifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    verified, decode = [], jwt.decode
+    monkeypatch.setattr(
+        jwt, "decode", lambda given, *rest, **options: verified.append(given) or decode(given, *rest, **options)
+    )
+    given = [token(sub="alice"), token(sub="bob")]
+    callers = [(await verifier.verify(each)).subject for each in given * 3]
+    assert (["alice", "bob"] * 3, given) == (callers, verified)
+
+
+async def test_a_token_that_was_accepted_is_refused_once_it_has_expired(verifier: JwtVerifier) -> None:
+    soon = token(exp=int(time.time()) - 28)
+    assert "alice" == (await verifier.verify(soon)).subject
+    await asyncio.sleep(2.1)
+    with pytest.raises(Unauthenticated):
+        await verifier.verify(soon)
+
+
+async def test_a_token_that_was_refused_is_refused_again(verifier: JwtVerifier) -> None:
+    good = token()
+    await verifier.verify(good)
+    for bad in (good[:-4] + "AAAA", good + "=", " " + good, good.upper()) * 2:
+        with pytest.raises(Unauthenticated):
+            await verifier.verify(bad)
+
+
+async def test_no_more_tokens_are_remembered_than_there_is_room_for(
+    verifier: JwtVerifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "_VERIFIED_MAX", 3)
+    for number in range(5):
+        assert f"user {number}" == (await verifier.verify(token(sub=f"user {number}"))).subject
+    assert 3 == len(verifier._verified)
+
+
 # Keys that change
 
 
@@ -316,19 +355,21 @@ async def test_a_key_that_was_taken_out_of_the_file_is_no_longer_accepted(tmp_pa
     path = tmp_path / "jwks.json"
     write_keys(path, ALL_KEYS, at_seconds=1)
     verifier = verifier_of(path)
-    assert await cause_of(verifier, token("ES256")) is None
+    held = token("ES256")
+    assert await cause_of(verifier, held) is None
     write_keys(path, {"keys": [jwk_of("RS256")]}, at_seconds=2)
-    assert await cause_of(verifier, token("ES256")) is not None
+    assert await cause_of(verifier, held) is not None
 
 
 async def test_a_key_that_was_replaced_under_its_name_is_no_longer_accepted(tmp_path: Path) -> None:
     path = tmp_path / "jwks.json"
     write_keys(path, ALL_KEYS, at_seconds=1)
     verifier = verifier_of(path)
-    assert await cause_of(verifier, token("ES256")) is None
+    held = token("ES256")
+    assert await cause_of(verifier, held) is None
     another = jwt.algorithms.ECAlgorithm.to_jwk(KEYS["another"].public_key(), as_dict=True)
     write_keys(path, {"keys": [another | {"kid": "key-ES256", "use": "sig", "alg": "ES256"}]}, at_seconds=2)
-    assert await cause_of(verifier, token("ES256")) is not None
+    assert await cause_of(verifier, held) is not None
     assert await cause_of(verifier, token("ES256", by=KEYS["another"])) is None
 
 

@@ -5,10 +5,12 @@ and each key is bound to one algorithm.
 """
 
 import asyncio
+import hashlib
 import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +33,9 @@ LEEWAY_SECONDS = 30
 _ASK_FIRST_SECONDS = 1.0
 _ASK_UNKNOWN_SECONDS = 60.0
 _ASK_AGAIN_SECONDS = 300.0
+
+# How many verified tokens are remembered.
+_VERIFIED_MAX = 10_000
 
 
 class KeySet(Protocol):
@@ -118,6 +123,16 @@ def _keys_of(key_set: Any) -> Mapping[str, PyJWK]:
     return {key.key_id: key for key in keys if key.key_id}
 
 
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """What a token stood for when it was verified, and with which key; `expires_at` in epoch seconds."""
+
+    caller: Caller
+    key: PyJWK
+    key_id: str
+    expires_at: float
+
+
 class JwtVerifier:
     """Implements payorder.ports.tokens.TokenVerifier for one issuer and one audience."""
 
@@ -126,8 +141,30 @@ class JwtVerifier:
         self._issuer = issuer
         self._audience = audience
         self._lifetime_seconds_max = lifetime_seconds_max
+        # By the digest of a token, the oldest first: verifying a signature costs as much as all else a call needs.
+        self._verified: dict[bytes, _Verified] = {}
 
     async def verify(self, token: str) -> Caller:
+        digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
+        known = self._verified.get(digest)
+        if known is not None and await self._still_holds(known):
+            return known.caller
+        verified = await self._verify(token)
+        if len(self._verified) >= _VERIFIED_MAX:
+            del self._verified[next(iter(self._verified))]
+        self._verified[digest] = verified
+        return verified.caller
+
+    async def _still_holds(self, known: "_Verified") -> bool:
+        """Keys that were read again are other objects, so that every token is then verified again."""
+        if time.time() >= known.expires_at + LEEWAY_SECONDS:
+            return False
+        try:
+            return await self._keys.find(known.key_id) is known.key
+        except KeyError:
+            return False
+
+    async def _verify(self, token: str) -> "_Verified":
         try:
             key = await self._key_of(token)
             claims = jwt.decode(
@@ -141,7 +178,7 @@ class JwtVerifier:
             )
         except (PyJWTError, KeyError, ValueError, RecursionError) as error:
             raise Unauthenticated(type(error).__name__) from None
-        return self._caller_of(claims)
+        return _Verified(self._caller_of(claims), key, str(key.key_id), claims["exp"])
 
     async def _key_of(self, token: str) -> PyJWK:
         if len(token) > TOKEN_LENGTH_MAX:

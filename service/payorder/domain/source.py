@@ -5,7 +5,7 @@ inside, a source is already right.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from payorder.domain.secret import Secret
 
@@ -29,6 +29,11 @@ class MaskedSource:
     account_type: str | None = None
     bank_name: str | None = None
     country: str | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The fields that have a value, by name."""
+        values = ((name, getattr(self, name)) for name in self.__slots__)
+        return {name: value for name, value in values if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
 """Payment sources: the form rules that need more than a pattern, from message to domain and back, masked."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any, Literal, cast
 
 from iso3166 import countries_by_alpha2
@@ -43,7 +42,7 @@ def to_source(message: PaymentSource) -> Source:
 
 
 def to_masked_message(source: MaskedSource) -> MaskedSourceMessage:
-    return MaskedSourceMessage(**asdict(source))
+    return MaskedSourceMessage(**source.given())
 
 
 def _faults_of_card(message: PaymentSource) -> list[FieldFault]:

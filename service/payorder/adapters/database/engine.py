@@ -13,10 +13,10 @@ import stamina
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from payorder.adapters.database.hot_path import HotPath
+from payorder.adapters.database.turns import Turns
 from payorder.domain.errors import Busy
 from payorder.ports.store import CommitUnknown
 
@@ -55,22 +55,21 @@ class Database:
         self.hot_path: HotPath | None = None
         if driver_url.get_backend_name() == "sqlite":
             # SQLite has one writer: waiting for its connection is fairer than waiting for its lock.
-            self._writes = _sqlite_engine(driver_url, 1, pool_timeout_seconds)
-            self._finishes = _sqlite_engine(driver_url, 1, _FINISH_TIMEOUT_SECONDS)
-            reads = _sqlite_engine(driver_url, pool_size, pool_timeout_seconds)
-            probes = _sqlite_engine(driver_url, 1, pool_timeout_seconds)
+            self._writes = _Pool(_sqlite_engine, driver_url, 1, pool_timeout_seconds)
+            self._finishes = _Pool(_sqlite_engine, driver_url, 1, _FINISH_TIMEOUT_SECONDS)
+            self._reads = _Pool(_sqlite_engine, driver_url, pool_size, pool_timeout_seconds)
+            self._probes = _Pool(_sqlite_engine, driver_url, 1, pool_timeout_seconds)
         else:
-            self._writes = reads = _postgresql_engine(driver_url, pool_size, pool_timeout_seconds)
-            self._finishes = _postgresql_engine(driver_url, max(2, pool_size // 2), _FINISH_TIMEOUT_SECONDS)
-            probes = _postgresql_engine(driver_url, 1, pool_timeout_seconds)
+            self._writes = self._reads = _Pool(_postgresql_engine, driver_url, pool_size, pool_timeout_seconds)
+            finishes = max(2, pool_size // 2)
+            self._finishes = _Pool(_postgresql_engine, driver_url, finishes, _FINISH_TIMEOUT_SECONDS)
+            self._probes = _Pool(_postgresql_engine, driver_url, 1, pool_timeout_seconds)
             self.hot_path = HotPath(
                 driver_url,
                 pool_size=pool_size,
                 pool_timeout_seconds=pool_timeout_seconds,
                 settings=_POSTGRESQL_SETTINGS,
             )
-        self._reads = reads.execution_options(isolation_level="AUTOCOMMIT")
-        self._probes = probes.execution_options(isolation_level="AUTOCOMMIT")
         self._retrying = stamina.AsyncRetryingCaller(
             attempts=6, timeout=None, wait_initial=0.005, wait_max=0.2, wait_jitter=0.02
         ).on(_is_transient)
@@ -95,27 +94,43 @@ class Database:
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A connection on which every statement stands alone. Raises Busy when there is no way in."""
         with _busy_when_away():
-            async with self._reads.connect() as connection:
+            async with self._reads.connect(isolation_level="AUTOCOMMIT") as connection:
                 yield connection
 
     @asynccontextmanager
     async def probe(self) -> AsyncIterator[AsyncConnection]:
         """Like `read`, on a connection of its own: a full pool is no reason to look unwell."""
         with _busy_when_away():
-            async with self._probes.connect() as connection:
+            async with self._probes.connect(isolation_level="AUTOCOMMIT") as connection:
                 yield connection
 
     async def close(self) -> None:
-        await self._writes.dispose()
-        await self._finishes.dispose()
-        await self._reads.dispose()
-        await self._probes.dispose()
+        for pool in (self._writes, self._finishes, self._reads, self._probes):
+            await pool.close()
         if self.hot_path:
             await self.hot_path.close()
 
 
-async def _in_transaction(engine: AsyncEngine, phase: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
-    async with engine.connect() as connection:
+class _Pool:
+    """Connections of one kind; who waits for one gets it in turn. Raises TimeoutError."""
+
+    def __init__(
+        self, open_engine: Callable[[URL, int], AsyncEngine], url: URL, size: int, timeout_seconds: float
+    ) -> None:
+        self._engine = open_engine(url, size)
+        self._turns = Turns(size, timeout_seconds)
+
+    @asynccontextmanager
+    async def connect(self, **options: str) -> AsyncIterator[AsyncConnection]:
+        async with self._turns, self._engine.connect() as connection:
+            yield await connection.execution_options(**options) if options else connection
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+async def _in_transaction(pool: _Pool, phase: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+    async with pool.connect() as connection:
         result = await phase(connection)
         try:
             await connection.commit()
@@ -138,21 +153,18 @@ def with_driver(url: str) -> URL:
             raise ValueError(f"no store for {other} databases: use sqlite or postgresql")
 
 
-def _postgresql_engine(url: URL, pool_size: int, pool_timeout_seconds: float) -> AsyncEngine:
+def _postgresql_engine(url: URL, pool_size: int) -> AsyncEngine:
     return create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=pool_timeout_seconds,
         hide_parameters=True,
         connect_args={"timeout": 3, "command_timeout": 10, "server_settings": _POSTGRESQL_SETTINGS},
     )
 
 
-def _sqlite_engine(url: URL, pool_size: int, pool_timeout_seconds: float) -> AsyncEngine:
-    engine = create_async_engine(
-        url, pool_size=pool_size, max_overflow=0, pool_timeout=pool_timeout_seconds, hide_parameters=True
-    )
+def _sqlite_engine(url: URL, pool_size: int) -> AsyncEngine:
+    engine = create_async_engine(url, pool_size=pool_size, max_overflow=0, hide_parameters=True)
     event.listen(engine.sync_engine, "connect", _prepare_sqlite_connection)
     event.listen(engine.sync_engine, "begin", _begin_sqlite_write)
     return engine
@@ -203,7 +215,7 @@ def _sqlstate(error: DBAPIError) -> str:
 def _busy_when_away() -> Iterator[None]:
     try:
         yield
-    except (PoolTimeout, OSError, Conflict, *_UNWRAPPED) as error:
+    except (OSError, Conflict, *_UNWRAPPED) as error:
         raise Busy from error
     except DBAPIError as error:
         if _is_away(error):

@@ -4,7 +4,6 @@ They do what payments.claim and payments.settle do when nothing stands in the wa
 nothing and say so, and the caller goes the general way, which finds out what it was.
 """
 
-import asyncio
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +12,7 @@ from sqlalchemy.engine import URL
 
 from payorder.adapters.database import changes
 from payorder.adapters.database.rows import from_payment, to_milliseconds
+from payorder.adapters.database.turns import Turns
 from payorder.domain.errors import Busy
 from payorder.domain.idempotency import IdempotencyKey, Reply
 from payorder.domain.payment import Payment
@@ -136,7 +136,7 @@ class _Connections:
     """asyncpg's own pool, whose connections prepare a statement once; SQLAlchemy's costs more than the statement."""
 
     def __init__(self, dsn: str, size: int, timeout_seconds: float, settings: dict[str, str]) -> None:
-        self._timeout_seconds = timeout_seconds
+        self._turns = Turns(size, timeout_seconds)
         self._pool = asyncpg.create_pool(
             dsn,
             min_size=0,
@@ -150,15 +150,15 @@ class _Connections:
 
     async def run(self, statement: str, *values: Any) -> bool:
         """Whether the statement did something. Raises Busy if it was not sent, CommitUnknown if nobody answered."""
-        connection = await self._acquire()
         try:
-            return bool(await connection.execute(statement, *values) != _NOTHING_DONE)
-        except _LOST as error:
-            raise CommitUnknown from error
-        except asyncpg.PostgresError:
-            return False  # The server has undone it. The general way will ask again, or say what is wrong.
-        finally:
-            await self._pool.release(connection)
+            async with self._turns:
+                connection = await self._acquire()
+                try:
+                    return await _run(connection, statement, values)
+                finally:
+                    await self._pool.release(connection)
+        except TimeoutError as error:
+            raise Busy from error
 
     async def close(self) -> None:
         await self._pool
@@ -166,11 +166,19 @@ class _Connections:
 
     async def _acquire(self) -> Any:
         try:
-            async with asyncio.timeout(self._timeout_seconds):
-                await self._pool  # The first time, this makes it ready; it opens no connection.
-                return await self._pool.acquire()
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            await self._pool  # The first time, this makes it ready; it opens no connection.
+            return await self._pool.acquire()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise Busy from error
+
+
+async def _run(connection: Any, statement: str, values: tuple[Any, ...]) -> bool:
+    try:
+        return bool(await connection.execute(statement, *values) != _NOTHING_DONE)
+    except _LOST as error:
+        raise CommitUnknown from error
+    except asyncpg.PostgresError:
+        return False  # The server has undone it. The general way will ask again, or say what is wrong.
 
 
 async def _leave_as_it_is(_connection: Any) -> None: ...

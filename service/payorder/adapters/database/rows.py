@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -80,7 +79,7 @@ def from_payment(payment: Payment) -> dict[str, Any]:
         "processor": payment.processor,
         "source_kind": source.object,
         "source_last4": source.number[-4:],
-        "source_masked": _to_json({name: value for name, value in asdict(source).items() if value is not None}),
+        "source_masked": _to_json(source.given()),
         "created_at": to_milliseconds(payment.created_at),
     }
 
