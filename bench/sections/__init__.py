@@ -1,0 +1,1 @@
+"""The measurements. Each section starts what it needs, and leaves nothing running."""

@@ -1,0 +1,27 @@
+"""How long and how large a run is."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """`seconds` of each measured run, of which there are `repeats` of each kind, in turn.
+
+    `callers` wait for one answer each in the saturated runs; `in_flight` do with a slow processor.
+    `history_few` and `history_many` are orders in the tables before the history section measures.
+    """
+
+    seconds: float
+    repeats: int
+    callers: int
+    in_flight: int
+    history_few: int
+    history_many: int
+    starts: int
+
+
+FULL = Sizes(
+    seconds=10, repeats=5, callers=32, in_flight=2200, history_few=10_000, history_many=10_000_000, starts=5
+)  # fmt: skip - a table
+# Shows that everything works. Its figures are no measurements.
+QUICK = Sizes(seconds=2, repeats=1, callers=32, in_flight=2200, history_few=10_000, history_many=100_000, starts=1)
