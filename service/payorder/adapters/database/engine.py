@@ -61,12 +61,11 @@ class Database:
             self._probes = _Pool(_sqlite_engine, driver_url, 1, pool_timeout_seconds)
         else:
             self._writes = self._reads = _Pool(_postgresql_engine, driver_url, pool_size, pool_timeout_seconds)
-            finishes = max(2, pool_size // 2)
-            self._finishes = _Pool(_postgresql_engine, driver_url, finishes, _FINISH_TIMEOUT_SECONDS)
+            self._finishes = _Pool(_postgresql_engine, driver_url, 2, _FINISH_TIMEOUT_SECONDS)
             self._probes = _Pool(_postgresql_engine, driver_url, 1, pool_timeout_seconds)
             self.hot_path = HotPath(
                 driver_url,
-                pool_size=pool_size,
+                pool_size=max(1, pool_size // 2),
                 pool_timeout_seconds=pool_timeout_seconds,
                 settings=_POSTGRESQL_SETTINGS,
             )

@@ -93,12 +93,15 @@ _LOST = (
 
 
 class HotPath:
-    """Connections of its own, apart for claims and for settlements: what was begun is not starved by what begins."""
+    """Connections of its own, `pool_size` for claims and as many for settlements.
+
+    They are apart, so that what was begun is not starved by what begins.
+    """
 
     def __init__(self, url: URL, *, pool_size: int, pool_timeout_seconds: float, settings: dict[str, str]) -> None:
         dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
         self._claims = _Connections(dsn, pool_size, pool_timeout_seconds, settings)
-        self._settlements = _Connections(dsn, max(2, pool_size // 2), _FINISH_TIMEOUT_SECONDS, settings)
+        self._settlements = _Connections(dsn, pool_size, _FINISH_TIMEOUT_SECONDS, settings)
 
     async def claim(self, payment: Payment, owner: str, key: IdempotencyKey | None, poll_after_ms: int) -> bool:
         """Whether it was made. Raises Busy if nothing was asked, and CommitUnknown."""
