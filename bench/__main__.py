@@ -12,13 +12,18 @@ from pathlib import Path
 from bench import machine, plots
 from bench.measure import Mismatch
 from bench.report import Section, markdown
-from bench.sections import pay
+from bench.sections import history, in_flight, pay, start, workers
+from bench.sections.history_tables import NoRoom
 from bench.sizes import FULL, QUICK, Sizes
 from bench.stage import Stage, staged
 
 ROOT = Path(__file__).parents[1]
 SECTIONS: dict[str, Callable[[Stage, Sizes], Awaitable[Sequence[Section]]]] = {
     "pay": pay.measure,
+    "in_flight": in_flight.measure,
+    "workers": workers.measure,
+    "history": history.measure,
+    "start": start.measure,
 }
 _LOG_BYTES_SHOWN = 2000
 
@@ -80,8 +85,8 @@ def main() -> None:
     output = given.output or ROOT / ("docs/performance" if is_full else ".bench")
     try:
         asyncio.run(bench(given.only, sizes, output))
-    except* Mismatch as mismatches:
-        sys.exit(f"bench: {mismatches.exceptions[0]}")
+    except (Mismatch, NoRoom) as fault:
+        sys.exit(f"bench: {fault}")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ from bench.load.plan import Plan, Result
 from bench.meter import Meter
 from bench.stage import Target
 
-# More than any server here can pay on two cores.
+# More than any server here can pay, on two cores and for one caller.
 _CALLS_PER_SECOND_MAX = 3000
+_CALLS_PER_CALLER_MAX = 500
 _LINE_BYTES_MAX = 1 << 20
 _MEBIBYTE = 1 << 20
 
@@ -73,23 +74,23 @@ async def loading(plan: Plan) -> AsyncIterator[Load]:
             await process.wait()
 
 
-async def pay(target: Target, token: str, *, seconds: float, callers: int, **further: Any) -> Figures:
+async def pay(target: Target, tokens: list[str], *, seconds: float, callers: int, **further: Any) -> Figures:
     """`further` are fields of the Plan. Raises Mismatch."""
-    rate = further.get("rate_per_second")
-    count = round(seconds * (rate * 1.2 if rate else _CALLS_PER_SECOND_MAX)) + callers + 100
+    at_most = min(_CALLS_PER_SECOND_MAX, _CALLS_PER_CALLER_MAX * callers)
+    rate = further.get("rate_per_second") or at_most
+    order_ids = await orders.make(target.database_url, round(seconds * rate * 1.2) + callers + 100)
     plan = Plan(
         protocol=target.protocol,
         address=target.address,
-        token=token,
-        subjects=await orders.make(target.database_url, count),
+        tokens=tokens,
+        subjects=order_ids,
         seconds=seconds,
         callers=callers,
         has_keys=target.has_keys,
         **further,
     )
-    before = await orders.count_payments(target.database_url, "succeeded")
     figures, result = await run(target, plan)
-    paid = await orders.count_payments(target.database_url, "succeeded") - before
+    paid = await orders.count_paid(target.database_url, order_ids)
     if paid != result.calls:
         raise Mismatch(f"{target.name}: {result.calls} calls were answered as paid, and {paid} payments succeeded")
     return figures

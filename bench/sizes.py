@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Sizes:
     """`seconds` of each measured run, of which there are `repeats` of each kind, in turn.
 
-    `callers` wait for one answer each in the saturated runs; `in_flight` do with a slow processor.
+    `callers` wait for one answer each in the saturated runs, `in_flight` with a slow processor.
     `history_few` and `history_many` are orders in the tables before the history section measures.
     """
 

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from signal import Signals
+from types import MappingProxyType
 
 import asyncpg
 
@@ -26,6 +27,7 @@ SCOPE = "read:orders write:orders"
 HOST = "127.0.0.1"
 # As many as the service has for claims and settlements, so that nobody waits for a connection sooner than another.
 POOL_SIZE = 15
+_OWN_TOKENS = 12_000
 # More than any run here needs; a limit would be measured instead of the service.
 _REQUESTS_PER_SECOND = 50_000
 _CONNECTIONS_MAX = 10_000
@@ -41,7 +43,7 @@ class Target:
     meters: Mapping[str, Meter]
     protocol: Protocol = "grpc"
     has_keys: bool = False
-    latency_seconds: float = 0.0
+    has_own_tokens: bool = False
 
     def called(self, name: str, **differences: object) -> "Target":
         return replace(self, name=name, **differences)  # type: ignore[arg-type]  # fields by name
@@ -58,8 +60,10 @@ class Stage:
     _postgres_meter: Meter | None = None
     _count: int = 0
 
-    def token(self) -> str:
-        return self.issuer.token(subject=OWNER, scope=SCOPE)
+    def tokens(self, target: Target) -> list[str]:
+        """One that every call has, or more than the service remembers."""
+        count = _OWN_TOKENS if target.has_own_tokens else 1
+        return [self.issuer.token(subject=OWNER, scope=SCOPE) for _ in range(count)]
 
     async def postgres_url(self, database: str) -> str:
         """A new database in the one PostgreSQL, with the project's schema. A meter of it is in `postgres_meter`."""
@@ -83,7 +87,7 @@ class Stage:
     async def payorder(self, name: str, database_url: str, *, workers: int = 1, **settings: str) -> Target:
         """This service; `settings` are further PAYORDER_*."""
         address = free_address()
-        environment = self._service_environment(database_url, address, settings)
+        environment = self.service_environment(database_url, address, settings)
         options = ["--workers", str(workers)] if workers > 1 else []
         command = [sys.executable, "-m", "payorder", "serve", *options]
         meter = await self._start(name, command, environment, lambda: _is_serving(address))
@@ -166,12 +170,14 @@ class Stage:
         return self._postgres
 
     async def _migrate(self, database_url: str) -> None:
-        environment = self._service_environment(database_url, free_address(), {})
+        environment = self.service_environment(database_url, free_address())
         migration = await asyncio.create_subprocess_exec(sys.executable, "-m", "payorder", "migrate", env=environment)
         if await migration.wait() != 0:
             raise RuntimeError("the database could not be migrated")
 
-    def _service_environment(self, database_url: str, address: str, settings: Mapping[str, str]) -> dict[str, str]:
+    def service_environment(
+        self, database_url: str, address: str, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> dict[str, str]:
         own = {
             "ENV": "development",
             "LISTEN": address,

@@ -35,7 +35,6 @@ SOURCE = {
 }
 _BODY = json.dumps({"amount": AMOUNT, "currency": CURRENCY, "source": SOURCE}).encode()
 _TIMEOUT_SECONDS = 60
-_CHANNELS = 4
 _SERVICES = {"PayOrder": "PaymentService", "GetOrder": "OrderService", "ListOrders": "OrderService"}
 
 
@@ -54,14 +53,14 @@ async def calling(plan: Plan) -> AsyncIterator[Call]:
 async def _grpc(plan: Plan) -> AsyncIterator[Call]:
     """Over several connections, because each has its limit of calls at a time, and one thread reads each."""
     method = f"/payments.v1.{_SERVICES[plan.method]}/{plan.method}"
-    metadata = (("authorization", f"Bearer {plan.token}"),)
+    metadata = cycle([(("authorization", f"Bearer {token}"),) for token in plan.tokens])
     async with AsyncExitStack() as stack:
-        channels = [await stack.enter_async_context(_channel(plan.address)) for _ in range(_CHANNELS)]
+        channels = [await stack.enter_async_context(_channel(plan.address)) for _ in range(plan.connections)]
         stubs = cycle([channel.unary_unary(method) for channel in channels])
         request_of = _request_maker(plan.method)
 
         async def call(subject: str) -> None:
-            sent = (*metadata, ("idempotency-key", str(uuid4()))) if plan.has_keys else metadata
+            sent = (*next(metadata), ("idempotency-key", str(uuid4()))) if plan.has_keys else next(metadata)
             answer = await next(stubs)(request_of(subject), metadata=sent, timeout=_TIMEOUT_SECONDS)
             _check(plan.method, subject, answer)
 
@@ -128,7 +127,7 @@ async def _http2(plan: Plan) -> AsyncIterator[Call]:
 
 
 def _headers(plan: Plan) -> dict[str, str]:
-    return {"authorization": f"Bearer {plan.token}", "content-type": "application/json"}
+    return {"authorization": f"Bearer {plan.tokens[0]}", "content-type": "application/json"}
 
 
 def _check_paid(status: int, body: bytes) -> None:

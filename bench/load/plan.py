@@ -14,12 +14,12 @@ class Plan:
     Subjects are order ids, or page tokens. With `rate_per_second` calls are due at random moments of that rate, whether
     or not earlier ones were answered, and are timed from when they were due; without, `callers` call one after another.
     Callers begin spread over `ramp_seconds`. The first `warm_up` subjects are called before the clock starts.
-    `has_keys`: each call has an idempotency key of its own.
+    Calls take the `tokens` in turn. `has_keys`: each call has an idempotency key of its own.
     """
 
     protocol: Protocol
     address: str
-    token: str
+    tokens: list[str]
     subjects: list[str]
     seconds: float
     callers: int
@@ -28,6 +28,7 @@ class Plan:
     ramp_seconds: float = 0.0
     warm_up: int = 50
     has_keys: bool = False
+    connections: int = 4
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ FLOOR = "floor"
 YARDSTICK = "yardstick (JSON)"
 PAYORDER = "payorder"
 KEYED = "payorder, with idempotency keys"
+TOKENS = "payorder, each call with a new token"
 SQLITE = "payorder on SQLite"
 ENVOY_GRPC = "payorder behind Envoy (gRPC)"
 ENVOY_HTTP1 = "payorder behind Envoy (JSON, HTTP/1.1)"
@@ -100,6 +101,7 @@ async def _targets(stage: Stage) -> list[Target]:
         await stage.floor(FLOOR, await stage.postgres_url("floor")),
         payorder,
         payorder.called(KEYED, has_keys=True),
+        payorder.called(TOKENS, has_own_tokens=True),
         behind_envoy.called(ENVOY_GRPC),
         behind_envoy.called(ENVOY_HTTP2, protocol="http2"),
         behind_envoy.called(ENVOY_HTTP1, protocol="http1"),
@@ -116,7 +118,11 @@ async def _in_turn(
     for _ in range(sizes.repeats):
         for target in targets:
             figures = await pay(
-                target, stage.token(), seconds=sizes.seconds, callers=sizes.callers, rate_per_second=rate_per_second
+                target,
+                stage.tokens(target),
+                seconds=sizes.seconds,
+                callers=sizes.callers,
+                rate_per_second=rate_per_second,
             )
             print(f"  {target.name}: {figures.per_second:.0f}/s", flush=True)
             runs[target.name].append(figures)
