@@ -146,6 +146,7 @@ def _pay_order(
             timeout_seconds=settings.charge_timeout_seconds,
             send_within_seconds=settings.send_within_seconds,
             at_once=settings.charges_max,
+            backlog=settings.backlog_max,
         ),
         clock=clock,
         new_id=new_id,

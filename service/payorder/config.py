@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     fingerprint_key_previous: SecretStr | None = None
 
     charges_max: Annotated[int, Field(ge=1)] = 4096
+    backlog_max: Annotated[int, Field(ge=1)] = 256
     request_bytes_max: Annotated[int, Field(ge=1024)] = 64 * 1024
     calls_max: Annotated[int, Field(ge=1)] = 8192
     reflection: bool | None = None

@@ -130,7 +130,7 @@ class PayingMachine(RuleBasedStateMachine):
             store=self.store,
             processor=self.processor,
             processor_name="sandbox",
-            limits=ChargeLimits(timeout_seconds=5, send_within_seconds=2, at_once=10),
+            limits=ChargeLimits(timeout_seconds=5, send_within_seconds=2, at_once=10, backlog=10),
             clock=clock,
             new_id=new_id,
             render=to_payment_reply,

@@ -8,8 +8,8 @@ What stays open, because nobody knows or this process dies, is settled by reconc
 """
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from payorder.domain.errors import Busy
@@ -55,11 +55,13 @@ class ChargeLimits:
     """`send_within_seconds`: a charge that was not sent this long after its claim began is not sent at all.
 
     `at_once`: how many payments one process may be making; each holds its card in memory until it is answered.
+    `backlog`: how many of them may be with the database, to be claimed or settled, and not with the processor.
     """
 
     timeout_seconds: float
     send_within_seconds: float
     at_once: int
+    backlog: int
 
 
 class PayOrder:
@@ -85,6 +87,7 @@ class PayOrder:
         self._new_id = new_id
         self._render = render
         self._background = background
+        self._backlog = 0
 
     async def __call__(self, command: PayOrderCommand) -> PayOrderAnswer:
         """The answer as far as it is known in time.
@@ -104,8 +107,12 @@ class PayOrder:
 
     async def _claim(self, payment: Payment, command: PayOrderCommand) -> "Replay | asyncio.Task[PayOrderAnswer]":
         """The replay, or the task that now charges and settles."""
+        # Whoever joins a long queue is only refused later.
+        if self._backlog >= self._limits.backlog:
+            raise Busy
         began = self._clock.uptime_seconds()
-        replay = await self._store.claim(payment, command.owner, command.key)
+        with self._in_backlog():
+            replay = await self._store.claim(payment, command.owner, command.key)
         if replay is not None:
             return replay
         return self._background.start(self._charge_and_settle(payment, command.source, began))
@@ -113,9 +120,11 @@ class PayOrder:
     async def _charge_and_settle(self, payment: Payment, source: Source, began: float) -> PayOrderAnswer:
         outcome = await self._charge(payment, source, began)
         settled = payment.after(outcome)
-        if settled.status is PaymentStatus.PROCESSING:
-            return await self._leave_open(payment)
-        return await self._settle(settled)
+        # Settlements count with the claims: a process that claims faster than it settles only makes its callers wait.
+        with self._in_backlog():
+            if settled.status is PaymentStatus.PROCESSING:
+                return await self._leave_open(payment)
+            return await self._settle(settled)
 
     async def _charge(self, payment: Payment, source: Source, began: float) -> Outcome:
         # After a long sleep somebody else may have fenced this payment: do not even try.
@@ -141,6 +150,14 @@ class PayOrder:
         with suppress(Busy):
             await self._store.mark_unknown(payment.id)
         return self._still_open(payment)
+
+    @contextmanager
+    def _in_backlog(self) -> Iterator[None]:
+        self._backlog += 1
+        try:
+            yield
+        finally:
+            self._backlog -= 1
 
     def _still_open(self, payment: Payment) -> PayOrderAnswer:
         return PayOrderAnswer(payment.id, self._render(payment.still_processing()), is_open=True)
