@@ -104,12 +104,12 @@ def _check(method: str, subject: str, answer: bytes) -> None:
 
 @asynccontextmanager
 async def _http1(plan: Plan) -> AsyncIterator[Call]:
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector, headers=_headers(plan)) as session:
+    connector, timeout = aiohttp.TCPConnector(limit=0), aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
+    async with aiohttp.ClientSession(connector=connector, headers=_headers(plan), timeout=timeout) as session:
 
         async def call(subject: str) -> None:
             url = f"http://{plan.address}/orders/{subject}/payment"
-            async with session.post(url, data=_BODY, timeout=_TIMEOUT_SECONDS) as answer:
+            async with session.post(url, data=_BODY) as answer:
                 _check_paid(answer.status, await answer.read())
 
         yield call

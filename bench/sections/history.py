@@ -35,11 +35,12 @@ Milliseconds = dict[str, list[float]]
 async def measure(stage: Stage, sizes: Sizes) -> list[Section]:
     few = await _history(stage, sizes.history_few)
     many = await _history(stage, sizes.history_many)
-    found: list[Milliseconds] = [{}, {}]
+    timing = [_times(stage, target, sizes, count) for target, count in (few, many)]
+    found: list[Milliseconds] = [{name: [] for name in times} for times in timing]
     for _ in range(sizes.repeats):
-        for (target, count), taken in zip((few, many), found, strict=True):
-            for name, time in _times(stage, target, sizes, count).items():
-                taken.setdefault(name, []).append(await time())
+        for name in timing[0]:
+            for times, taken in zip(timing, found, strict=True):
+                taken[name].append(await times[name]())
     return [_section(sizes, *({name: median(each) for name, each in taken.items()} for taken in found))]
 
 

@@ -13,7 +13,8 @@ import asyncpg
 from bench.load.calls import AMOUNT_MINOR, CURRENCY
 from bench.stage import OWNER
 
-BYTES_PER_ORDER = 5000
+# Tables, indexes and the log that is written on the way.
+BYTES_PER_ORDER = 4000
 # Every so many-th order is the measured owner's.
 OWNER_EVERY = 40
 _AT_ONCE = 250_000
