@@ -18,6 +18,7 @@ from bench.sizes import FULL, QUICK, Sizes
 from bench.stage import Stage, staged
 
 ROOT = Path(__file__).parents[1]
+SCRATCH = ROOT / ".bench"
 SECTIONS: dict[str, Callable[[Stage, Sizes], Awaitable[Sequence[Section]]]] = {
     "pay": pay.measure,
     "in_flight": in_flight.measure,
@@ -28,15 +29,21 @@ SECTIONS: dict[str, Callable[[Stage, Sizes], Awaitable[Sequence[Section]]]] = {
 _LOG_BYTES_SHOWN = 2000
 
 
-async def bench(chosen: Sequence[str], sizes: Sizes, output: Path) -> None:
+async def bench(chosen: Sequence[str], sizes: Sizes, output: Path) -> list[str]:
+    """Returns what went wrong. Then there are results of the other sections, but none to be kept."""
     found: list[Section] = []
+    faults: list[str] = []
     for name in chosen:
         print(f"{name} …", flush=True)
-        found += await _section(name, sizes)
+        try:
+            found += await _section(name, sizes)
+        except (Mismatch, NoRoom) as fault:
+            faults.append(f"{name}: {fault}")
     about = await machine.describe()
     text = markdown(about, found)
     print("\n" + text)
-    _write(output, text, about, sizes, found)
+    _write(SCRATCH if faults else output, text, about, sizes, found)
+    return faults
 
 
 async def _section(name: str, sizes: Sizes) -> Sequence[Section]:
@@ -82,11 +89,10 @@ def main() -> None:
     wanted = {name: value for name, value in wanted.items() if value is not None}
     sizes = replace(QUICK if given.quick else FULL, **wanted)
     is_full = sizes == FULL and list(given.only) == list(SECTIONS)
-    output = given.output or ROOT / ("docs/performance" if is_full else ".bench")
-    try:
-        asyncio.run(bench(given.only, sizes, output))
-    except (Mismatch, NoRoom) as fault:
-        sys.exit(f"bench: {fault}")
+    output = given.output or (ROOT / "docs" / "performance" if is_full else SCRATCH)
+    faults = asyncio.run(bench(given.only, sizes, output))
+    if faults:
+        sys.exit("\n".join(f"bench: {fault}" for fault in faults))
 
 
 if __name__ == "__main__":

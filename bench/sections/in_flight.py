@@ -15,6 +15,7 @@ from bench.stage import Stage, Target
 
 # The queue of so many callers is longer than the waits that the defaults allow; refusals would be all that is measured.
 _PATIENCE = {
+    "BACKLOG_MAX": "4096",
     "DATABASE_POOL_TIMEOUT_SECONDS": "10",
     "SEND_WITHIN_SECONDS": "10",
     "ANSWER_WITHIN_SECONDS": "60",
