@@ -21,7 +21,6 @@ from time import monotonic
 from payorder.config import SettingsFault
 from payorder.observability.logging import CallLog
 
-COUNT_MAX = 64
 _PR_SET_PDEATHSIG = 1
 _SERVING = b"\n"
 _BACKOFF_SECONDS_MIN = 0.1
@@ -30,10 +29,6 @@ _BACKOFF_SECONDS_MAX = 10.0
 _STEADY_SECONDS = 10.0
 # What a drained worker may take besides to close its connections.
 _CLOSE_SECONDS = 10.0
-
-
-class WorkerFault(Exception):
-    """A worker ended before it ever served. Its own words are in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +102,7 @@ class Workers:
         self._log = log
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop` is set; no worker is left. Raises WorkerFault when one cannot start."""
+        """Until `stop` is set; no worker is left. Raises ChildProcessError when one cannot start."""
         keeping = [asyncio.create_task(self._keep(number)) for number in range(1, self._count + 1)]
         stopping = asyncio.create_task(stop.wait())
         done, _ = await asyncio.wait({stopping, *keeping}, return_when=asyncio.FIRST_COMPLETED)
@@ -126,7 +121,8 @@ class Workers:
                 has_served |= await ready.read(1) == _SERVING
                 status = await process.wait()
             if not has_served:
-                raise WorkerFault(f"worker {number} ended with status {status} before it served")
+                # Its own words are in the log.
+                raise ChildProcessError(f"worker {number} ended with status {status} before it served")
             if monotonic() - started > _STEADY_SECONDS:
                 backoff_seconds = _BACKOFF_SECONDS_MIN
             self._log.event("worker ended", worker=number, status=status, restarts_in_ms=round(backoff_seconds * 1000))

@@ -1,0 +1,26 @@
+"""What every command that works does first: read the settings, and run its work on a loop."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+from payorder.config import Settings, SettingsFault
+
+
+def settings_or_exit() -> Settings:
+    """Settings come from the environment."""
+    try:
+        return Settings.from_env(os.environ)
+    except SettingsFault as fault:
+        sys.exit(f"payorder: the settings are not right\n{fault}")
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        asyncio.run(work)
+    else:
+        uvloop.run(work)
