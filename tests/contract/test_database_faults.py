@@ -125,6 +125,14 @@ async def test_what_never_succeeds_is_busy_and_nothing_is_written(
     assert (0, order) == (await payments_of(store, order), await store.get_order(order.id, order.owner))
 
 
+async def test_a_commit_that_the_database_is_not_sure_of_is_not_called_nothing(store: DatabaseStore, url: str) -> None:
+    """40003, as distributed databases answer when they have lost sight of it."""
+    order = await added(store)
+    await told(url, *refusing("payments", "40003", times=1000))
+    with pytest.raises(CommitUnknown):
+        await store.claim(a_payment(order), order.owner, None)
+
+
 async def test_an_audit_entry_that_cannot_be_written_keeps_the_change_from_being_made(
     store: DatabaseStore, url: str
 ) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -777,12 +776,13 @@ async def test_a_full_pool_is_busy_and_nothing_is_written(empty: Database) -> No
 
     holding = asyncio.create_task(empty.write(hold))
     await holds.wait()
-    async with empty.hot_path._claims._turns if empty.hot_path else nullcontext():
-        refused = await kinds_of(
-            store.add_order(an_order(), Reply(0, b""), None),
-            store.claim(a_payment(order), order.owner, None),
-            cancel(store, order.id, order.owner),
-        )
+    if empty.hot_path:
+        await empty.hot_path._claims._turns.take()
+    refused = await kinds_of(
+        store.add_order(an_order(), Reply(0, b""), None),
+        store.claim(a_payment(order), order.owner, None),
+        cancel(store, order.id, order.owner),
+    )
     ends.set()
     await holding
     assert {Busy: 3} == refused
@@ -848,6 +848,22 @@ async def wired(postgres: EmbeddedPostgres, tmp_path: Path) -> AsyncIterator[tup
         opened = Database(wired_url, pool_size=5, pool_timeout_seconds=1)
         await upgrade(opened)
         yield wire, store_on(opened)
+        await opened.close()
+
+
+@pytest.mark.parametrize("options", ["sslmode=disable", "application_name=shop", "options=-c%20geqo=off"])
+async def test_options_in_the_url_are_for_every_connection(
+    postgres: EmbeddedPostgres, tmp_path: Path, options: str
+) -> None:
+    opened = Database(
+        f"{await new_database('postgresql', tmp_path, postgres)}&{options}", pool_size=2, pool_timeout_seconds=1
+    )
+    try:
+        await upgrade(opened)
+        store = store_on(opened)
+        await settled(store, succeeded(await claimed(store, await added(store))))
+        assert await store.is_ready()
+    finally:
         await opened.close()
 
 

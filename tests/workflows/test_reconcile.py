@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -174,6 +174,39 @@ async def test_many_reconcilers_settle_each_payment_once(
     assert [("order.approved", 10), ("payment.failed", 10), ("payment.succeeded", 10)] == [
         tuple(row) for row in counted
     ]
+
+
+async def test_one_round_settles_everything_that_is_due(
+    database: Database, due_at_once: DatabaseStore, reconcile: Reconcile
+) -> None:
+    """More than is leased at once: after an outage, thousands may be open."""
+    await asyncio.gather(*(claimed(due_at_once) for _ in range(110)))
+    await reconcile.settle_open()
+    assert [(110,)] == [
+        tuple(row) for row in await rows(database, "SELECT count(*) FROM payments WHERE status = 'failed'")
+    ]
+
+
+class Books(Silent):
+    """Writes down from when on it was asked for its charges."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[datetime] = []
+
+    async def charges(self, since: datetime) -> list[Charge]:
+        self.asked.append(since)
+        return await super().charges(since)
+
+
+async def test_books_are_compared_for_a_day_at_first_and_then_for_what_is_new(due_at_once: DatabaseStore) -> None:
+    books = Books()
+    reconcile = reconcile_with(due_at_once, books, [].append)
+    for _ in range(3):
+        await reconcile.compare_books()
+    ages = [datetime.now(UTC) - since for since in books.asked]
+    assert [True, False, False] == [age > timedelta(days=1) for age in ages]
+    assert all(age > timedelta(minutes=10) for age in ages), "neither book is written at once"
 
 
 async def test_who_settles_late_gets_the_winners_reply(due_at_once: DatabaseStore) -> None:

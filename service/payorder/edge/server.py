@@ -93,7 +93,10 @@ class EdgeServer:
             await self._publish_health()
 
     async def _publish_health(self) -> None:
-        is_ready = await self._store.is_ready()
+        try:
+            is_ready = await self._store.is_ready()
+        except Exception:  # noqa: BLE001 - whatever it is, it is not well, and it must go on being asked
+            is_ready = False
         status = health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in ("", *SERVICES):
             await self._health.set(service, status)

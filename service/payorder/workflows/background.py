@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from payorder.domain.errors import Refusal
@@ -26,14 +27,19 @@ class Background:
         return task
 
     async def drain(self, timeout_seconds: float) -> int:
-        """Wait for what is running. Returns how many tasks had not ended by then and were cancelled."""
-        if not self._tasks:
-            return 0
-        _, late = await asyncio.wait(self._tasks, timeout=timeout_seconds)
-        for task in late:
+        """Wait for what runs, and for what that starts. Returns how many were late and were cancelled."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                await self._wait()
+        late = len(self._tasks)
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-        return len(late)
+        await self._wait()
+        return late
+
+    async def _wait(self) -> None:
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         self._tasks.discard(task)

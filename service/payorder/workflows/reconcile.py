@@ -7,7 +7,7 @@ settle makes it harmless if they do. Card data is never needed: a charge is neve
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from payorder.domain.errors import Busy
@@ -22,6 +22,8 @@ from payorder.ports.processor import Processor, ProcessorAway
 from payorder.ports.store import Lease, Store
 
 _LEASED_AT_MOST = 50
+_COMPARE_FULLY = timedelta(days=1)
+_COMPARE_OVERLAP = timedelta(minutes=10)
 
 Item = TypeVar("Item", Payment, Refund)
 
@@ -66,6 +68,8 @@ class Reconcile:
         self._limits = limits
         self._on_finding = on_finding
         self._on_fault = on_fault
+        self._compared_at: datetime | None = None
+        self._compared_fully_at = clock.now()
 
     async def run(self) -> None:
         """Until cancelled. A database that is away is asked again at the next round."""
@@ -81,20 +85,37 @@ class Reconcile:
         await self._settle_refunds()
 
     async def _settle_payments(self) -> None:
-        payments = await self._store.lease_open_payments(self._limits.lease)
-        await asyncio.gather(*(self._guarded(self._settle_payment, payment) for payment in payments))
+        await self._settle_due(self._store.lease_open_payments, self._settle_payment)
 
     async def _settle_refunds(self) -> None:
-        refunds = await self._store.lease_open_refunds(self._limits.lease)
-        await asyncio.gather(*(self._guarded(self._settle_refund, refund) for refund in refunds))
+        await self._settle_due(self._store.lease_open_refunds, self._settle_refund)
+
+    async def _settle_due(
+        self, lease: Callable[[Lease], Awaitable[list[Item]]], settle: Callable[[Item], Awaitable[None]]
+    ) -> None:
+        """Without a pause as long as there may be more: after an outage thousands can be open."""
+        is_full = True
+        while is_full:
+            due = await lease(self._limits.lease)
+            await asyncio.gather(*(self._guarded(settle, item) for item in due))
+            is_full = len(due) == self._limits.lease.at_most
 
     async def compare_books(self) -> None:
         """What the processor says it charged, against our payments; with overlap, as neither is written at once."""
-        since = self._clock.now() - timedelta(days=1)
+        now, since = self._clock.now(), self._compare_since()
         async with asyncio.timeout(self._limits.compare_timeout_seconds):
             charges = await self._processor.charges(since)
         for finding in await self._store.compare(charges):
             self._on_finding(finding)
+        self._compared_at = now
+
+    def _compare_since(self) -> datetime:
+        """The newest charges each time, and once a day all of that day: a payment may have ended since."""
+        now = self._clock.now()
+        if self._compared_at is None or now - self._compared_fully_at >= _COMPARE_FULLY:
+            self._compared_fully_at = now
+            return now - _COMPARE_FULLY - _COMPARE_OVERLAP
+        return self._compared_at - _COMPARE_OVERLAP
 
     async def refund(self, refund: Refund) -> None:
         """The first attempt at a refund, without waiting for the next round."""

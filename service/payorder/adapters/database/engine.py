@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from payorder.adapters.database import postgresql
 from payorder.adapters.database.hot_path import HotPath
 from payorder.adapters.database.turns import Turns
 from payorder.domain.errors import Busy
@@ -34,11 +35,6 @@ _AWAY_SQLSTATES = frozenset({"57014", "25006", "25P03", "40003"})
 # What asyncpg raises while a connection is being opened or lost reaches us as it is.
 _UNWRAPPED = (asyncpg.InterfaceError, asyncpg.PostgresError)
 _FINISH_TIMEOUT_SECONDS = 5.0
-_POSTGRESQL_SETTINGS = {
-    "statement_timeout": "5000",
-    "lock_timeout": "2000",
-    "idle_in_transaction_session_timeout": "10000",
-}
 
 
 class Conflict(Exception):
@@ -64,10 +60,10 @@ class Database:
             self._finishes = _Pool(_postgresql_engine, driver_url, 2, _FINISH_TIMEOUT_SECONDS)
             self._probes = _Pool(_postgresql_engine, driver_url, 1, pool_timeout_seconds)
             self.hot_path = HotPath(
-                driver_url,
+                postgresql.connect_arguments(driver_url),
                 pool_size=max(1, pool_size // 2),
                 pool_timeout_seconds=pool_timeout_seconds,
-                settings=_POSTGRESQL_SETTINGS,
+                finish_timeout_seconds=_FINISH_TIMEOUT_SECONDS,
             )
         self._retrying = stamina.AsyncRetryingCaller(
             attempts=6, timeout=None, wait_initial=0.005, wait_max=0.2, wait_jitter=0.02
@@ -111,7 +107,7 @@ class Database:
 
 
 class _Pool:
-    """Connections of one kind; who waits for one gets it in turn. Raises TimeoutError."""
+    """Connections of one kind; who waits for one gets it in turn. Raises Busy."""
 
     def __init__(
         self, open_engine: Callable[[URL, int], AsyncEngine], url: URL, size: int, timeout_seconds: float
@@ -121,8 +117,12 @@ class _Pool:
 
     @asynccontextmanager
     async def connect(self, **options: str) -> AsyncIterator[AsyncConnection]:
-        async with self._turns, self._engine.connect() as connection:
-            yield await connection.execution_options(**options) if options else connection
+        await self._turns.take()
+        try:
+            async with self._engine.connect() as connection:
+                yield await connection.execution_options(**options) if options else connection
+        finally:
+            self._turns.give_back()
 
     async def close(self) -> None:
         await self._engine.dispose()
@@ -153,12 +153,13 @@ def with_driver(url: str) -> URL:
 
 
 def _postgresql_engine(url: URL, pool_size: int) -> AsyncEngine:
+    arguments = postgresql.connect_arguments(url)
     return create_async_engine(
-        url,
+        "postgresql+asyncpg://",
+        async_creator=lambda: asyncpg.connect(**arguments),
         pool_size=pool_size,
         max_overflow=0,
         hide_parameters=True,
-        connect_args={"timeout": 3, "command_timeout": 10, "server_settings": _POSTGRESQL_SETTINGS},
     )
 
 

@@ -4,11 +4,11 @@ They do what payments.claim and payments.settle do when nothing stands in the wa
 nothing and say so, and the caller goes the general way, which finds out what it was.
 """
 
+import asyncio
 from datetime import datetime
 from typing import Any
 
 import asyncpg
-from sqlalchemy.engine import URL
 
 from payorder.adapters.database import changes
 from payorder.adapters.database.rows import from_payment, to_milliseconds
@@ -78,14 +78,13 @@ FROM changes
 """
 
 _NOTHING_DONE = "INSERT 0 0"
-_CONNECT_TIMEOUT_SECONDS = 3.0
-_COMMAND_TIMEOUT_SECONDS = 10.0
-_FINISH_TIMEOUT_SECONDS = 5.0
+_CLOSE_TIMEOUT_SECONDS = 5.0
 # Whether the statement was committed is not known: it is when the server has answered, even with an error of its own.
 _LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
+    asyncpg.StatementCompletionUnknownError,
     asyncpg.InterfaceError,
     OSError,
     TimeoutError,
@@ -98,10 +97,16 @@ class HotPath:
     They are apart, so that what was begun is not starved by what begins.
     """
 
-    def __init__(self, url: URL, *, pool_size: int, pool_timeout_seconds: float, settings: dict[str, str]) -> None:
-        dsn = url.set(drivername="postgresql").render_as_string(hide_password=False)
-        self._claims = _Connections(dsn, pool_size, pool_timeout_seconds, settings)
-        self._settlements = _Connections(dsn, pool_size, _FINISH_TIMEOUT_SECONDS, settings)
+    def __init__(
+        self,
+        connect_arguments: dict[str, Any],
+        *,
+        pool_size: int,
+        pool_timeout_seconds: float,
+        finish_timeout_seconds: float,
+    ) -> None:
+        self._claims = _Connections(connect_arguments, pool_size, pool_timeout_seconds)
+        self._settlements = _Connections(connect_arguments, pool_size, finish_timeout_seconds)
 
     async def claim(self, payment: Payment, owner: str, key: IdempotencyKey | None, poll_after_ms: int) -> bool:
         """Whether it was made. Raises Busy if nothing was asked, and CommitUnknown."""
@@ -138,34 +143,29 @@ class HotPath:
 class _Connections:
     """asyncpg's own pool, whose connections prepare a statement once; SQLAlchemy's costs more than the statement."""
 
-    def __init__(self, dsn: str, size: int, timeout_seconds: float, settings: dict[str, str]) -> None:
+    def __init__(self, connect_arguments: dict[str, Any], size: int, timeout_seconds: float) -> None:
         self._turns = Turns(size, timeout_seconds)
-        self._pool = asyncpg.create_pool(
-            dsn,
-            min_size=0,
-            max_size=size,
-            timeout=_CONNECT_TIMEOUT_SECONDS,
-            command_timeout=_COMMAND_TIMEOUT_SECONDS,
-            server_settings=settings,
-            # Nothing in a session is ever changed, so there is nothing to reset; the default is a round trip.
-            reset=_leave_as_it_is,
-        )
+        # Nothing in a session is ever changed, so there is nothing to reset; the default is a round trip.
+        self._pool = asyncpg.create_pool(**connect_arguments, min_size=0, max_size=size, reset=_leave_as_it_is)
 
     async def run(self, statement: str, *values: Any) -> bool:
         """Whether the statement did something. Raises Busy if it was not sent, CommitUnknown if nobody answered."""
+        await self._turns.take()
         try:
-            async with self._turns:
-                connection = await self._acquire()
-                try:
-                    return await _run(connection, statement, values)
-                finally:
-                    await self._pool.release(connection)
-        except TimeoutError as error:
-            raise Busy from error
+            connection = await self._acquire()
+            try:
+                return await _run(connection, statement, values)
+            finally:
+                await self._pool.release(connection)
+        finally:
+            self._turns.give_back()
 
     async def close(self) -> None:
         await self._pool
-        await self._pool.close()
+        try:
+            await asyncio.wait_for(self._pool.close(), _CLOSE_TIMEOUT_SECONDS)
+        except TimeoutError:
+            self._pool.terminate()
 
     async def _acquire(self) -> Any:
         try:

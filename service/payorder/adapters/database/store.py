@@ -1,5 +1,6 @@
 """The Store port on a database: each method is one transaction around the statements of its table."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -15,6 +16,8 @@ from payorder.domain.payment import Payment
 from payorder.domain.refund import Refund
 from payorder.ports.processor import Charge
 from payorder.ports.store import Cancelled, CancelRequest, CommitUnknown, Lease, Page, PageRequest
+
+_READY_WITHIN_SECONDS = 2.0
 
 
 class DatabaseStore:
@@ -124,15 +127,14 @@ class DatabaseStore:
 
     async def _exists(self, payment_id: str) -> bool:
         with suppress(Busy):
-            async with self._database.read() as connection:
-                return await payments.exists(connection, payment_id)
+            return await self._database.finish(lambda connection: payments.exists(connection, payment_id))
         return False
 
     async def is_ready(self) -> bool:
         try:
-            async with self._database.probe() as connection:
+            async with asyncio.timeout(_READY_WITHIN_SECONDS), self._database.probe() as connection:
                 return await migrate.is_current(connection)
-        except Busy:
+        except (Busy, TimeoutError):
             return False
 
     async def close(self) -> None:
