@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from payorder.adapters.database import changes, findings
 from payorder.adapters.database.changes import SERVICE, Change
 from payorder.adapters.database.clock import now_milliseconds, retry_milliseconds
 from payorder.adapters.database.rows import lease_parameters, to_refund
-from payorder.adapters.database.tables import orders, payments, refunds
+from payorder.adapters.database.tables import REFUND_IS_OPEN, orders, payments, refunds
 from payorder.domain.finding import Finding, FindingKind
 from payorder.domain.order import Order
 from payorder.domain.refund import Refund
@@ -39,9 +39,10 @@ _GET = (
 _DUE = (
     select(refunds.c.id)
     .where(
-        refunds.c.status == "processing",
+        literal_column(REFUND_IS_OPEN),
         refunds.c.processor == bindparam("of_processor"),
-        refunds.c.next_poll_at <= now_milliseconds(),
+        # Asked in a subquery, so once: an index cannot be entered by what moves on from row to row.
+        refunds.c.next_poll_at <= select(now_milliseconds()).scalar_subquery(),
     )
     .order_by(refunds.c.next_poll_at)
     .limit(bindparam("at_most"))

@@ -59,12 +59,12 @@ def _keep_audit_log() -> None:
 def _create_findings() -> None:
     op.create_table(
         "findings",
-        sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("processor_reference", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("payment_id", sa.Text(), nullable=False),
         sa.Column("opened_at", sa.BigInteger(), nullable=False),
         sa.Column("closed_at", sa.BigInteger(), nullable=True),
-        sa.PrimaryKeyConstraint("kind", "processor_reference", name=op.f("pk_findings")),
+        sa.PrimaryKeyConstraint("processor_reference", "kind", name=op.f("pk_findings")),
     )
 
 
@@ -106,6 +106,7 @@ def _create_orders() -> None:  # long: one table
         sa.CheckConstraint("length(currency) = 3", name=op.f("ck_orders_currency")),
         sa.CheckConstraint("total_minor > 0", name=op.f("ck_orders_total_positive")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_orders")),
+        postgresql_with={"fillfactor": 65},
     )
     op.create_index("ix_orders_owner", "orders", ["owner_sub", "id"], unique=False)
     op.create_index(
@@ -213,12 +214,11 @@ def _create_payments() -> None:  # long: one table
         ),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_payments_order_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_payments")),
-        sa.UniqueConstraint("processor", "processor_reference", name=op.f("ux_payments_processor_processor_reference")),
     )
     op.create_index(
         "ix_payments_due",
         "payments",
-        ["next_poll_at"],
+        ["processor", "next_poll_at"],
         unique=False,
         postgresql_where=sa.text("status IN ('processing', 'unknown')"),
         sqlite_where=sa.text("status IN ('processing', 'unknown')"),
@@ -240,6 +240,14 @@ def _create_payments() -> None:  # long: one table
         postgresql_where=sa.text("status IN ('processing', 'unknown', 'succeeded')"),
         sqlite_where=sa.text("status IN ('processing', 'unknown', 'succeeded')"),
     )
+    op.create_index(
+        "ux_payments_processor_processor_reference",
+        "payments",
+        ["processor", "processor_reference"],
+        unique=True,
+        postgresql_where=sa.text("processor_reference IS NOT NULL"),
+        sqlite_where=sa.text("processor_reference IS NOT NULL"),
+    )
 
 
 def _create_receipts() -> None:
@@ -254,7 +262,6 @@ def _create_receipts() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_receipts")),
         sa.UniqueConstraint("payment_id", name=op.f("ux_receipts_payment_id")),
     )
-    op.create_index("ix_receipts_order", "receipts", ["order_id"], unique=False)
 
 
 def _create_refunds() -> None:
@@ -288,12 +295,11 @@ def _create_refunds() -> None:
     op.create_index(
         "ix_refunds_due",
         "refunds",
-        ["next_poll_at"],
+        ["processor", "next_poll_at"],
         unique=False,
         postgresql_where=sa.text("status = 'processing'"),
         sqlite_where=sa.text("status = 'processing'"),
     )
-    op.create_index("ix_refunds_payment", "refunds", ["payment_id"], unique=False)
 
 
 def downgrade() -> None:
