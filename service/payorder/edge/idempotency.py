@@ -3,15 +3,14 @@
 import hashlib
 import hmac
 import re
-from typing import Any
 
-import grpc
 from google.protobuf.message import Message
 
 from payments.v1.payment_service_pb2 import PayOrderRequest
 from payorder.domain.errors import MalformedRequest
 from payorder.domain.idempotency import IdempotencyKey
 from payorder.domain.secret import Secret
+from payorder.edge.metadata import metadata_values
 from payorder.edge.replies import to_bytes
 from payorder.edge.validation import looks_like_a_card_number
 
@@ -30,9 +29,9 @@ class IdempotencyKeys:
         """The first key is the current one; with the others the requests of before are still recognised."""
         self._fingerprint_keys = [key.reveal().encode() for key in fingerprint_keys]
 
-    def of(self, request: Message, context: "grpc.aio.ServicerContext[Any, Any]") -> IdempotencyKey | None:
+    def of(self, request: Message) -> IdempotencyKey | None:
         """None for a call without a key. Raises MalformedRequest for more than one, or one of another form."""
-        values = [str(value) for key, value in context.invocation_metadata() or () if key == METADATA_KEY]
+        values = metadata_values(METADATA_KEY)
         if not values:
             return None
         if len(values) > 1:

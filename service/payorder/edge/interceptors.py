@@ -4,6 +4,7 @@ Our own services pass all of them; health and reflection, which serve no data, p
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from time import perf_counter
 from typing import Any, NoReturn
 from uuid import UUID, uuid4
@@ -15,6 +16,7 @@ from grpc_interceptor import AsyncServerInterceptor
 
 from payorder.domain.errors import DeadlineTooShort, MalformedRequest, Refusal, ScopeMissing, Unauthenticated
 from payorder.edge.caller import set_current_caller
+from payorder.edge.metadata import metadata_values, read_metadata
 from payorder.edge.methods import METHODS, PACKAGE_PREFIX, Method
 from payorder.edge.replies import REPLAYED, ErrorReply, to_bytes
 from payorder.edge.status import Internal, Row, reason_name, row_of, status_of
@@ -44,21 +46,30 @@ def _readable(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Mess
     return read
 
 
+def _with_our_messages(method_name: str, handler: Any) -> Any:
+    if method_name.startswith(PACKAGE_PREFIX):
+        handler = handler._replace(request_deserializer=_readable(handler.request_deserializer))
+    # Every answer leaves with its maps in order: a replay is the same bytes as the first answer.
+    return handler._replace(response_serializer=to_bytes)
+
+
 class CallSteps(AsyncServerInterceptor):
     """Runs a handler of ours inside the steps. Only this class ends a call with an error."""
 
     def __init__(self, *, tokens: TokenVerifier, log: CallLog) -> None:
         self._tokens = tokens
         self._log = log
+        self._handlers: dict[str, Any] = {}
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        handler = await super().intercept_service(continuation, handler_call_details)  # type: ignore[no-untyped-call]  # no types
-        if handler is None:
-            return None
-        if handler_call_details.method.startswith(PACKAGE_PREFIX):
-            handler = handler._replace(request_deserializer=_readable(handler.request_deserializer))
-        # Every answer leaves with its maps in order: a replay is the same bytes as the first answer.
-        return handler._replace(response_serializer=to_bytes)
+        # A method's handler is always the same, and so is what is around it.
+        method_name = handler_call_details.method
+        if method_name not in self._handlers:
+            handler = await super().intercept_service(continuation, handler_call_details)  # type: ignore[no-untyped-call]  # no types
+            if handler is None:
+                return None
+            self._handlers[method_name] = _with_our_messages(method_name, handler)
+        return self._handlers[method_name]
 
     async def intercept(
         self, method: Callable[..., Any], request_or_iterator: Any, context: Context, method_name: str
@@ -69,7 +80,8 @@ class CallSteps(AsyncServerInterceptor):
         return await self._observed(METHODS.get(method_name), method, request_or_iterator, context)
 
     async def _observed(self, method: Method | None, handler: Handler, request: Message, context: Context) -> Message:
-        call = _Call(context)
+        read_metadata(context)
+        call = _Call()
         try:
             return await self._answered(call, method, handler, request, context)
         finally:
@@ -106,7 +118,7 @@ class CallSteps(AsyncServerInterceptor):
     async def _allowed(
         self, call: "_Call", method: Method | None, handler: Handler, request: Message, context: Context
     ) -> Message:
-        caller = await self._authenticate(context)
+        caller = await self._authenticate()
         call.subject = caller.subject
         _refuse_without_scope(method, caller)
         set_current_caller(caller)
@@ -116,11 +128,11 @@ class CallSteps(AsyncServerInterceptor):
         _refuse_when_too_late(method, context)
         return await handler(request, context)
 
-    async def _authenticate(self, context: Context) -> Caller:
-        values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+    async def _authenticate(self) -> Caller:
+        values = metadata_values("authorization")
         if len(values) != 1:
             raise Unauthenticated("no authorization" if not values else "several authorizations")
-        value = str(values[0])
+        value = values[0]
         if value[: len(_BEARER)].lower() != _BEARER:
             raise Unauthenticated("not a bearer token")
         return await self._tokens.verify(value[len(_BEARER) :].strip(" "))
@@ -129,21 +141,18 @@ class CallSteps(AsyncServerInterceptor):
 class _Call:
     """What the log will say of a call."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self) -> None:
         self.started = perf_counter()
-        self.request_id = _request_id(context)
+        self.request_id = _request_id()
         self.result = "CANCELLED"
         self.subject: str | None = None
 
 
-def _request_id(context: Context) -> str:
+def _request_id() -> str:
     """The edge's x-request-id if it is a UUID, else a new one: free text of a caller is never logged."""
-    for key, value in context.invocation_metadata() or ():
-        if key == "x-request-id":
-            try:
-                return str(UUID(str(value)))
-            except ValueError:
-                break
+    for value in metadata_values("x-request-id")[:1]:
+        with suppress(ValueError):
+            return str(UUID(value))
     return str(uuid4())
 
 

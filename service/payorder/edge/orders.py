@@ -42,7 +42,7 @@ class OrderServicer(OrderServiceServicer):
         self._keys = keys
 
     async def CreateOrder(self, request: CreateOrderRequest, context: Context) -> OrderMessage:
-        key = self._keys.of(request, context)
+        key = self._keys.of(request)
         created = await self._create_order(to_create_order_command(request, current_caller(), key))
         order_id = created.resource_id if isinstance(created, Replay) else created.id
         return await _answered(context, created, ("location", f"/orders/{order_id}"))
@@ -55,7 +55,7 @@ class OrderServicer(OrderServiceServicer):
         return ListOrdersResponse(data=map(to_order_message, page.items), next_page_token=to_next_page_token(page))
 
     async def CancelOrder(self, request: CancelOrderRequest, context: Context) -> OrderMessage:
-        key = self._keys.of(request, context)
+        key = self._keys.of(request)
         return await _answered(
             context, await self._cancel_order(to_id(request.order_id), current_caller().subject, key)
         )

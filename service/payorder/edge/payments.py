@@ -41,7 +41,7 @@ class PaymentServicer(PaymentServiceServicer):
         self._answer_within_seconds = answer_within_seconds
 
     async def PayOrder(self, request: PayOrderRequest, context: Context) -> OrderPayment:
-        key, seconds = self._keys.of(request, context), self._seconds_to_answer(context)
+        key, seconds = self._keys.of(request), self._seconds_to_answer(context)
         command = to_pay_order_command(request, current_caller(), key, answer_within_seconds=seconds)
         answer = await self._pay_order(command)
         if answer.reply.code != grpc.StatusCode.OK.value[0]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import cache
 from itertools import islice
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -27,11 +28,18 @@ _ID_FIELDS = frozenset({"orderId", "paymentId", "by"})
 
 # In these a run of digits is either meant or made by us.
 _NOT_SEARCHED = frozenset({"number", "cvc", "order_id", "payment_id", "page_token"})
-# Ids of other systems stand in keys and texts, and one in a few hundred has such digits by chance.
-_UUID = re.compile("[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
-# Digits beside a letter are part of a longer word, mostly of a hexadecimal one.
-_DIGIT_GROUPS = re.compile(r"(?<![0-9A-Za-z])[0-9]+(?:[ .-]{1,3}[0-9]+)*(?![0-9A-Za-z])")
+# Ids of other systems stand in keys and texts, and one in a few hundred has such digits by chance: UUIDs, and
+# hexadecimal words that are too long, or have too many letters, to be a card number with something stuck to it.
+_ID = re.compile(
+    r"(?<![0-9A-Za-z])(?:[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?=(?:[0-9]*[a-f]){2})[0-9a-f]{16,})(?![0-9A-Za-z])",
+    re.IGNORECASE,
+)
+# Not the colon: it stands in times, which are digits as well.
+_DIGIT_GROUPS = re.compile("[0-9]+(?:[ ./,_\\N{NO-BREAK SPACE}\\N{EN DASH}-]{1,3}[0-9]+)*")
 _CARD_NUMBER_LENGTHS = range(13, 20)
+# Major industry identifiers of banks, travel and merchandising (ISO/IEC 7812), and Mastercard's second series. A date
+# that begins with its year has none of them.
+_CARD_NUMBER_BEGINS = re.compile("[3-6]|22[2-9]|2[3-6]|27[01]|2720")
 
 _validator = Validator()
 
@@ -98,11 +106,16 @@ def _texts(field: FieldDescriptor, value: object) -> Iterator[str]:
 
 
 def looks_like_a_card_number(text: str) -> bool:
-    """Whether neighbouring groups of digits, with spaces, dashes or dots between, make 13 to 19 that pass Luhn."""
-    for run in _DIGIT_GROUPS.finditer(_UUID.sub("", text)):
-        if any(len(digits) in _CARD_NUMBER_LENGTHS and _passes_luhn(digits) for digits in _neighbours(run[0])):
-            return True
-    return False
+    """Whether neighbouring groups of digits, with little between them, make 13 to 19 that a card could have."""
+    if sum(map(text.count, "0123456789")) < _CARD_NUMBER_LENGTHS.start:
+        return False
+    runs = _DIGIT_GROUPS.finditer(_ID.sub(" : ", text))
+    return any(_could_be_a_card(digits) for run in runs for digits in _neighbours(run[0]))
+
+
+def _could_be_a_card(digits: str) -> bool:
+    has_form = len(digits) in _CARD_NUMBER_LENGTHS and _CARD_NUMBER_BEGINS.match(digits) is not None
+    return has_form and _passes_luhn(digits)
 
 
 def _neighbours(run: str) -> Iterator[str]:
@@ -125,6 +138,7 @@ def _passes_luhn(digits: str) -> bool:
     return True
 
 
+@cache
 def _camel(name: str) -> str:
     head, *rest = name.split("_")
     return head + "".join(part.capitalize() for part in rest)
