@@ -1,19 +1,23 @@
 """Fixtures that start real things once for the whole run: PostgreSQL, and a service with Envoy on each engine."""
 
-from collections.abc import AsyncIterator
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
 import pytest
+from sqlalchemy import make_url
 
 from payorder.adapters.database.engine import Database
-from payorder.adapters.database.migrate import upgrade
 from payorder.adapters.database.store import DatabaseStore
 from payorder.local.postgres import EmbeddedPostgres
+from support.service import migrate
 from support.stack import Stack, running_postgres, running_stack
 
 ENGINES = ("sqlite", "postgresql")
+# Engine and folder -> URL.
+NewMigrated = Callable[[str, Path], Awaitable[str]]
 
 # It looks through everything the run leaves behind, so it must come after everything.
 LAST = "tests/safety/test_leaks.py"
@@ -43,15 +47,31 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Em
         yield server
 
 
-async def new_database(engine: str, folder: Path, server: EmbeddedPostgres) -> str:
-    """The URL of an empty database of that engine."""
+async def new_database(engine: str, folder: Path, server: EmbeddedPostgres, *, template: str = "template1") -> str:
+    """The URL of an empty database of that engine; of PostgreSQL's, a copy of `template`."""
     if engine == "sqlite":
         return f"sqlite:///{folder / 'payorder.db'}"
     name = f"test_{uuid4().hex}"
     connection = await asyncpg.connect(server.url())
-    await connection.execute(f'CREATE DATABASE "{name}"')
+    await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
     await connection.close()
     return server.url(name)
+
+
+@pytest.fixture(scope="session")
+async def new_migrated(tmp_path_factory: pytest.TempPathFactory, postgres: EmbeddedPostgres) -> NewMigrated:
+    """Makes migrated, empty databases: copies of one of each engine that is migrated once."""
+    folder = tmp_path_factory.mktemp("migrated")
+    urls = {engine: await new_database(engine, folder, postgres) for engine in ENGINES}
+    for url in urls.values():
+        await migrate(url)
+
+    async def copied(engine: str, to: Path) -> str:
+        if engine == "sqlite":
+            shutil.copy(folder / "payorder.db", to)
+        return await new_database(engine, to, postgres, template=make_url(urls["postgresql"]).database)
+
+    return copied
 
 
 @pytest.fixture(scope="session", params=ENGINES)
@@ -68,12 +88,10 @@ async def stack(
 
 @pytest.fixture(params=ENGINES)
 async def database(
-    request: pytest.FixtureRequest, tmp_path: Path, postgres: EmbeddedPostgres
+    request: pytest.FixtureRequest, tmp_path: Path, new_migrated: NewMigrated
 ) -> AsyncIterator[Database]:
     """A migrated, empty database of its own for each test, on each engine."""
-    url = await new_database(request.param, tmp_path, postgres)
-    opened = Database(url, pool_size=20, pool_timeout_seconds=5)
-    await upgrade(opened)
+    opened = Database(await new_migrated(request.param, tmp_path), pool_size=20, pool_timeout_seconds=5)
     yield opened
     await opened.close()
 

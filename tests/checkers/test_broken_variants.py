@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from random import SystemRandom
 
 import pytest
@@ -12,36 +12,26 @@ from harness.checker import Finding
 from harness.launcher import launcher
 from harness.trial import find_out, is_found_out, trial
 from harness.variants import AS_IT_IS, VARIANTS
+from support.ahead import started_ahead
 
 SEED = int(os.environ.get("PAYORDER_SEED", SystemRandom().randrange(2**32)))
 AT_ONCE = 4
-Trials = dict[str, "asyncio.Task[list[Finding]]"]
+Trials = Mapping[str, "asyncio.Task[list[Finding]]"]
 
 
 @pytest.fixture(scope="module")
 async def trials(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Trials]:
-    """The trials that this session will ask for, several at a time: most of a trial is waiting."""
     print(f"seed {SEED}")
-    wanted = [item.callspec.params["variant"] for item in request.session.items if _is_trial(item)]
-    slots = asyncio.Semaphore(AT_ONCE)
     async with launcher(tmp_path_factory.mktemp("trials")) as shared:
 
-        async def one(variant: str) -> list[Finding]:
+        async def run(variant: str) -> list[Finding]:
             folder = tmp_path_factory.mktemp("trial")
-            async with slots:
-                if variant in VARIANTS:
-                    return await find_out(variant, new_sqlite, folder, SEED, shared)
-                return await trial(AS_IT_IS, await new_sqlite(folder), folder, SEED, shared, variant=None)
+            if variant in VARIANTS:
+                return await find_out(variant, new_sqlite, folder, SEED, shared)
+            return await trial(AS_IT_IS, await new_sqlite(folder), folder, SEED, shared, variant=None)
 
-        started = {variant: asyncio.create_task(one(variant)) for variant in wanted}
-        yield started
-        for task in started.values():
-            task.cancel()
-        await asyncio.gather(*started.values(), return_exceptions=True)
-
-
-def _is_trial(item: pytest.Item) -> bool:
-    return isinstance(item, pytest.Function) and "trials" in item.fixturenames
+        async with started_ahead(request, "variant", run, at_once=AT_ONCE) as started:
+            yield started
 
 
 @pytest.mark.parametrize("variant", list(VARIANTS))

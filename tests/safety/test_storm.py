@@ -24,6 +24,8 @@ SEED = int(os.environ.get("PAYORDER_SEED", SystemRandom().randrange(2**32)))
 REPLICAS = 3
 # An answer takes its time, so that the others come while the first is being made.
 CHARGES = {"ok": 50, "race": 50}
+# So that what a killed process leaves open is not left for long.
+SOON = {"CHARGE_TIMEOUT_SECONDS": "1", "RECONCILE_AFTER_SECONDS": "1.5"}
 EXPECTED_ANSWERS = {"succeeded", "PAYMENT_IN_PROGRESS", "ORDER_ALREADY_PAID", "BUSY"}
 # What a caller of Envoy would send to have one call made several times.
 MULTIPLYING = (
@@ -100,14 +102,14 @@ def _assert_charged_once(on: Stage, made: Storm) -> None:
 async def test_a_service_that_dies_behind_envoy_takes_no_second_charge(weather, tmp_path):
     """Envoy repeats a write only when it certainly never arrived; a killed upstream is not that."""
     on, _ = weather
-    service = await on.start_service(LISTEN=f"127.0.0.1:{free_port()}")
+    service = await on.start_service(LISTEN=f"127.0.0.1:{free_port()}", **SOON)
     behind = Door(service.address)
     async with through_envoy(on, behind, tmp_path) as (client, door):
         storming = asyncio.create_task(storm(on, client, [door], "same", on.random("storm")))
         await asyncio.sleep(0.25)
         on.kill(service)
         made = await storming
-        again = await on.start_service(LISTEN=service.address)
+        again = await on.start_service(LISTEN=service.address, **SOON)
         await on.wait_until_quiet()
         on.kill(again)
     await behind.channel.close()

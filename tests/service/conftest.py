@@ -7,20 +7,19 @@ from typing import Any
 
 import pytest
 
-from conftest import ENGINES, new_database
-from payorder.local.postgres import EmbeddedPostgres
+from conftest import ENGINES, NewMigrated
 from support.service import Service, serving
 
 Serve = Callable[..., AbstractAsyncContextManager[Service]]
 
 
 @pytest.fixture(params=ENGINES)
-async def serve(request: pytest.FixtureRequest, tmp_path: Path, postgres: EmbeddedPostgres) -> Serve:
+async def serve(request: pytest.FixtureRequest, tmp_path: Path, new_migrated: NewMigrated) -> Serve:
     """Starts a service over one database of the test's own, on each engine; may be used again after it has stopped."""
-    url = await new_database(request.param, tmp_path, postgres)
+    url = await new_migrated(request.param, tmp_path)
 
     def start(**settings: Any) -> AbstractAsyncContextManager[Service]:
-        return serving(tmp_path, url, **settings)
+        return serving(tmp_path, url, migrates=False, **settings)
 
     return start
 

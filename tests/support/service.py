@@ -19,8 +19,9 @@ from payorder.local.issuer import Issuer
 from payorder.local.supervisor import Supervisor
 from payorder.local.up import Up, _migrate, service_environment
 from support.doors import GrpcDoor
+from support.leaks import LEDGER
 from support.requests import ORDER
-from support.stack import free_port, service
+from support.stack import free_port, service, without_test_settings
 
 Value = TypeVar("Value")
 
@@ -82,6 +83,7 @@ def settings_of(data: Path, database_url: str, **settings: Any) -> Settings:
 @asynccontextmanager
 async def serving(data: Path, database_url: str, *, migrates: bool = True, **settings: Any) -> AsyncIterator[Service]:
     """The service in this process and on this loop; leaving the block stops it as SIGTERM does."""
+    LEDGER.folders.append(data)
     if migrates:
         await migrate(database_url)
     async with running(settings_of(data, database_url, **settings)) as app:
@@ -97,8 +99,9 @@ async def serving_process(
     """The service as a process; `python_path` is a folder with further packages."""
     wanted = Up(free_port(), free_port(), data, database_url, with_postgres=False)
     wanted.logs.mkdir(parents=True, exist_ok=True)
+    LEDGER.folders.append(data)
     issuer = Issuer(data / "issuer")
-    environment = service_environment(wanted, database_url, issuer)
+    environment = without_test_settings(service_environment(wanted, database_url, issuer))
     environment |= {f"PAYORDER_{name.upper()}": value for name, value in settings.items()}
     if python_path is not None:
         environment["PYTHONPATH"] = os.pathsep.join([str(python_path), *filter(None, [os.environ.get("PYTHONPATH")])])
