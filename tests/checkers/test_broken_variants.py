@@ -15,7 +15,7 @@ from harness.variants import AS_IT_IS, VARIANTS
 from support.ahead import started_ahead
 
 SEED = int(os.environ.get("PAYORDER_SEED", SystemRandom().randrange(2**32)))
-AT_ONCE = 4
+AT_ONCE = 8
 Trials = Mapping[str, "asyncio.Task[list[Finding]]"]
 
 

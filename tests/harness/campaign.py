@@ -22,7 +22,7 @@ import asyncpg
 
 from harness import checker
 from harness.checker import Finding
-from harness.cluster import Cluster, Doors, Tally
+from harness.cluster import Cluster, Tally, open_doors
 from harness.customers import STORIES, Customers
 from harness.evidence import Ledger, read_lines
 from harness.launcher import Launcher
@@ -96,33 +96,41 @@ async def campaign(
 async def _campaign(
     plan: Plan, wanted: Wanted, say: Callable[[str], None], shared: Launcher | None, wire: Wire | None
 ) -> Result:
-    async with stage(plan, shared) as on:
-        doors = Doors()
+    async with stage(plan, shared) as on, open_doors() as doors:
         customers = Customers(on, doors, wanted.stories)
         cluster = Cluster(
             on, doors, replicas=wanted.replicas, kills=wanted.kills, pauses=wanted.pauses, points=wanted.points
         )
         result = Result(plan.seed, cluster.tally)
-        watching = asyncio.create_task(_watch(on, cluster, customers, result.findings, say))
-        began = time.monotonic()
-        async with asyncio.TaskGroup() as together:
-            if wire is not None:
-                together.create_task(break_now_and_then(wire, on.random("wire"), wanted.cuts, result.cuts))
-            together.create_task(cluster.run())
-            together.create_task(customers.run(wanted.at_once, cluster.done, wanted.patience_seconds))
-        result.seconds = time.monotonic() - began
-        result.quiet_seconds = await on.wait_until_quiet()
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
+        async with _watched(on, cluster, customers, result.findings, say):
+            began = time.monotonic()
+            async with asyncio.TaskGroup() as together:
+                if wire is not None:
+                    together.create_task(break_now_and_then(wire, on.random("wire"), wanted.cuts, result.cuts))
+                together.create_task(cluster.run())
+                together.create_task(customers.run(wanted.at_once, cluster.done, wanted.patience_seconds))
+            result.seconds = time.monotonic() - began
+            result.quiet_seconds = await on.wait_until_quiet()
         await cluster.stop()
-        await doors.close()
         result.orders = customers.orders
         result.charges = len(Ledger.read(on.ledger).charges)
         result.findings += await on.findings()
         calls = read_lines(plan.folder / "transcript.jsonl")
         result.answers.update(_answer_of(call) for call in calls if call.get("method") == "PayOrder")
         return result
+
+
+@asynccontextmanager
+async def _watched(
+    on: Stage, cluster: Cluster, customers: Customers, early: list[Finding], say: Callable[[str], None]
+) -> AsyncIterator[None]:
+    watching = asyncio.create_task(_watch(on, cluster, customers, early, say))
+    try:
+        yield
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
 
 
 async def _watch(

@@ -3,7 +3,8 @@
 import asyncio
 import signal
 from collections import Counter
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from random import Random
 
@@ -32,7 +33,7 @@ class Doors:
     def __init__(self) -> None:
         self._open: dict[int, Door] = {}
         self._some = asyncio.Event()
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: dict[asyncio.Task[None], Door] = {}
 
     def open(self, service: Service) -> None:
         self._open[service.pid] = Door(service.address)
@@ -41,8 +42,8 @@ class Doors:
     def shut(self, service: Service) -> None:
         if door := self._open.pop(service.pid, None):
             task = asyncio.create_task(_close_later(door))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._closing[task] = door
+            task.add_done_callback(self._closing.pop)
         if not self._open:
             self._some.clear()
 
@@ -52,17 +53,28 @@ class Doors:
         return random.choice(list(self._open.values()))
 
     async def close(self) -> None:
-        for task in self._closing:
+        """Those too that are waiting to be closed: their tasks may not even have begun."""
+        doors = [*self._open.values(), *self._closing.values()]
+        tasks = list(self._closing)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._closing, return_exceptions=True)
-        for door in self._open.values():
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for door in doors:
             await door.channel.close()
+
+
+@asynccontextmanager
+async def open_doors() -> AsyncIterator[Doors]:
+    doors = Doors()
+    try:
+        yield doors
+    finally:
+        await doors.close()
 
 
 async def _close_later(door: Door) -> None:
     # Closing at once would cancel calls whose end is still on its way.
-    with suppress(asyncio.CancelledError):
-        await asyncio.sleep(8)
+    await asyncio.sleep(8)
     await door.channel.close()
 
 
@@ -175,10 +187,10 @@ class Cluster:
         await self._kill(service)
 
     async def _kill(self, service: Service) -> None:
-        if service.signal(signal.SIGKILL):
-            await service.exited.wait()
-            await self._count_the_kill(service, quota=False)
-        self._doors.shut(service)
+        """It may have come to its armed point just before: that is a kill as well."""
+        service.signal(signal.SIGKILL)
+        await service.exited.wait()
+        await self._count_the_kill(service, quota=False)
 
     async def _count_the_kill(self, service: Service, *, quota: bool = True) -> None:
         self._doors.shut(service)

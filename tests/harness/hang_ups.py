@@ -1,6 +1,7 @@
 """Calls that their clients leave after a moment: nothing may be lost or torn by that."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from random import Random
 
 from harness.client import Card, Client, Door
@@ -22,10 +23,11 @@ async def hang_up(on: Stage, *, calls: int, replicas: int, patience_seconds: flo
             random = on.random(f"call {number}")
             return await _pay_and_leave(on, client, random.choice(doors), random)
 
-    left = await asyncio.gather(*(one(number) for number in range(calls)))
-    await _wait_until_settled(on, patience_seconds)
-    for door in doors:
-        await door.channel.close()
+    async with AsyncExitStack() as channels:
+        for door in doors:
+            await channels.enter_async_context(door.channel)
+        left = await asyncio.gather(*(one(number) for number in range(calls)))
+        await _wait_until_settled(on, patience_seconds)
     return sum(call.code in ("HUNG_UP", "CANCELLED") for call in left)
 
 

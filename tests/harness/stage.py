@@ -161,7 +161,7 @@ async def stage(plan: Plan, shared: Launcher | None = None) -> AsyncIterator[Sta
             yield Stage(plan, launched, issuer, transcript, url)
     finally:
         processor.kill()
-        await processor.wait()
+        await processor.communicate()  # Reads to the end, which closes the pipe.
         transcript.close()
 
 

@@ -23,9 +23,9 @@ KILLS = int(os.environ.get("PAYORDER_CRASH_KILLS", "20"))
 PAUSES = int(os.environ.get("PAYORDER_CRASH_PAUSES", "3"))
 SEED = int(os.environ.get("PAYORDER_SEED", SystemRandom().randrange(2**32)))
 CAMPAIGNS = {
-    "sqlite": Wanted(KILLS, PAUSES, replicas=3, at_once=24),
-    "postgresql": Wanted(KILLS, PAUSES, replicas=3, at_once=24),
-    "postgresql behind a wire": Wanted(KILLS // 3, 0, replicas=3, at_once=24, cuts=KILLS),
+    "sqlite": Wanted(KILLS, PAUSES, replicas=3, at_once=20),
+    "postgresql": Wanted(KILLS, PAUSES, replicas=3, at_once=20),
+    "postgresql behind a wire": Wanted(KILLS // 3, 0, replicas=3, at_once=20, cuts=KILLS),
 }
 Campaigns = Mapping[str, "asyncio.Task[tuple[Result, Path]]"]
 

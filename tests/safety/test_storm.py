@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import SystemRandom
 
@@ -49,10 +49,11 @@ async def weather(
     async with stage(Plan(SEED, url, folder, settings=settings, charges=CHARGES)) as on:
         services = [await on.start_service(LISTEN=f"127.0.0.1:{free_port()}") for _ in range(REPLICAS)]
         doors = [Door(service.address) for service in services]
-        yield on, doors
-        await on.wait_until_quiet()
-        for door in doors:
-            await door.channel.close()
+        async with AsyncExitStack() as channels:
+            for door in doors:
+                await channels.enter_async_context(door.channel)
+            yield on, doors
+            await on.wait_until_quiet()
         assert [] == [str(finding) for finding in await on.findings()]
 
 
@@ -83,8 +84,8 @@ async def through_envoy(on: Stage, behind: Door, folder: Path) -> AsyncIterator[
     try:
         await supervisor.start(_envoy(wanted, on.issuer))
         door = Door(wanted.address)
-        yield on.client("alice", MULTIPLYING), door
-        await door.channel.close()
+        async with door.channel:
+            yield on.client("alice", MULTIPLYING), door
     finally:
         await supervisor.stop()
 
@@ -104,7 +105,7 @@ async def test_a_service_that_dies_behind_envoy_takes_no_second_charge(weather, 
     on, _ = weather
     service = await on.start_service(LISTEN=f"127.0.0.1:{free_port()}", **SOON)
     behind = Door(service.address)
-    async with through_envoy(on, behind, tmp_path) as (client, door):
+    async with behind.channel, through_envoy(on, behind, tmp_path) as (client, door):
         storming = asyncio.create_task(storm(on, client, [door], "same", on.random("storm")))
         await asyncio.sleep(0.25)
         on.kill(service)
@@ -112,6 +113,5 @@ async def test_a_service_that_dies_behind_envoy_takes_no_second_charge(weather, 
         again = await on.start_service(LISTEN=service.address, **SOON)
         await on.wait_until_quiet()
         on.kill(again)
-    await behind.channel.close()
     ledger = Ledger.read(on.ledger)
     assert 1 >= sum(charge.amount_minor == made.amount_minor for charge in ledger.charges)

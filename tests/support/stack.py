@@ -132,7 +132,7 @@ def service(wanted: Up, environment: dict[str, str]) -> Process:
 
 @asynccontextmanager
 async def running_postgres(data: Path) -> AsyncIterator[postgres.EmbeddedPostgres]:
-    """A real PostgreSQL in `data`, ended with the test run."""
+    """A real PostgreSQL in `data`, ended with the test run. No machine crashes here, so nothing waits for its disk."""
     prepared = postgres.prepare(data)
     LEDGER.folders.append(data.parent)
     supervisor = Supervisor()
@@ -140,7 +140,7 @@ async def running_postgres(data: Path) -> AsyncIterator[postgres.EmbeddedPostgre
         await supervisor.start(
             Process(
                 name="postgres",
-                command=prepared.command,
+                command=[*prepared.command, "-c", "fsync=off"],
                 user=prepared.system_user,
                 log=data.parent / "postgres.log",
                 ready=lambda: _accepts_postgres(prepared.url()),
