@@ -80,18 +80,32 @@ class Launcher:
         variant: str | None = None,
     ) -> Service:
         """Returns when the service answers, has been killed by its arming, or stands paused. Raises StartFault."""
+        return await self._start(
+            log,
+            environment=dict(environment),
+            plugins=self._plugins,
+            variant=variant,
+            arming=arming and {"point": arming.point, "nth": arming.nth, "action": arming.action},
+        )
+
+    async def start_processor(
+        self, ledger: Path, seed: int, mixes: Mapping[str, Mapping[str, int]], log: Path
+    ) -> Service:
+        """Returns when the processor answers. Raises StartFault."""
+        return await self._start(
+            log,
+            processor={
+                "ledger": str(ledger),
+                "seed": seed,
+                "mixes": {name: dict(weights) for name, weights in mixes.items()},
+            },
+        )
+
+    async def _start(self, log: Path, **request: Any) -> Service:
         began = time.monotonic()
         start = next(self._starts)
         started = self._started[start] = asyncio.get_running_loop().create_future()
-        request: dict[str, Any] = {
-            "start": start,
-            "environment": dict(environment),
-            "log": str(log),
-            "plugins": self._plugins,
-            "variant": variant,
-            "arming": arming and {"point": arming.point, "nth": arming.nth, "action": arming.action},
-        }
-        self._channel.send(json.dumps(request).encode())
+        self._channel.send(json.dumps({"start": start, "log": str(log), **request}).encode())
         pid = await started
         service = self._services[pid]
         waits = [asyncio.create_task(each.wait()) for each in (service.ready, service.exited, service.paused)]
@@ -101,7 +115,7 @@ class Launcher:
             for wait in waits:
                 wait.cancel()
         if not service.ready.is_set() and service.point is None:
-            raise StartFault(f"a service did not start; see {log}")
+            raise StartFault(f"a process did not start; see {log}")
         service.start_seconds = time.monotonic() - began
         return service
 

@@ -2,12 +2,10 @@
 
 import asyncio
 import json
-import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -19,7 +17,7 @@ import aiohttp
 from harness import checker, evidence
 from harness.checker import Finding
 from harness.client import Client, Door, Metadata
-from harness.launcher import PROCESSOR_NAME, TESTS, Arming, Launcher, Service, launcher
+from harness.launcher import PROCESSOR_NAME, Arming, Launcher, Service, launcher
 from harness.processor.behaviour import ANSWERS, CHARGES
 from harness.transcript import Transcript
 from payorder.adapters.database.engine import Database
@@ -115,7 +113,7 @@ class Stage:
             call = await client.create(door, amount, key=None)
             if call.code == "OK":
                 return call.order, amount
-            assert call.reason == "BUSY", call
+            assert call.reason == "BUSY" or call.code == "DEADLINE_EXCEEDED", call
             await asyncio.sleep(0.1)
 
     async def is_quiet(self) -> bool:
@@ -153,16 +151,24 @@ async def stage(plan: Plan, shared: Launcher | None = None) -> AsyncIterator[Sta
     """Everything but services; all of it ends with the block, but not a launcher that is shared."""
     (plan.folder / "log").mkdir(parents=True, exist_ok=True)
     await _migrate(plan)
-    transcript = Transcript(plan.folder / "transcript.jsonl")
-    processor, url = await _start_processor(plan)
+    async with (
+        nullcontext(shared) if shared else launcher(plan.folder) as launched,
+        _processor(plan, launched) as processor,
+    ):
+        with closing(Transcript(plan.folder / "transcript.jsonl")) as transcript:
+            yield Stage(plan, launched, Issuer(plan.folder / "issuer"), transcript, f"http://{processor.address}")
+
+
+@asynccontextmanager
+async def _processor(plan: Plan, launched: Launcher) -> AsyncIterator[Service]:
+    mixes = {"charge": plan.charges, "answer": plan.answers}
+    log = plan.folder / "log" / "processor.log"
+    processor = await launched.start_processor(plan.folder / "ledger.jsonl", plan.seed, mixes, log)
     try:
-        async with nullcontext(shared) if shared else launcher(plan.folder) as launched:
-            issuer = Issuer(plan.folder / "issuer")
-            yield Stage(plan, launched, issuer, transcript, url)
+        yield processor
     finally:
-        processor.kill()
-        await processor.communicate()  # Reads to the end, which closes the pipe.
-        transcript.close()
+        processor.signal(signal.SIGKILL)
+        await processor.exited.wait()
 
 
 async def _migrate(plan: Plan) -> None:
@@ -181,19 +187,3 @@ async def _migrate_alone(plan: Plan) -> None:
                 await database.write(lambda connection, statement=statement: connection.exec_driver_sql(statement))
     finally:
         await database.close()
-
-
-async def _start_processor(plan: Plan) -> tuple[asyncio.subprocess.Process, str]:
-    mixes = ("--charges", json.dumps(dict(plan.charges)), "--answers", json.dumps(dict(plan.answers)))
-    command = (sys.executable, "-m", "harness.processor.server", "--seed", str(plan.seed), *mixes)
-    with (plan.folder / "log" / "processor.log").open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            *("--ledger", str(plan.folder / "ledger.jsonl")),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=log,
-            env=os.environ | {"PYTHONPATH": str(TESTS)},
-        )
-    assert process.stdout is not None
-    port = int(await process.stdout.readline())
-    return process, f"http://127.0.0.1:{port}"

@@ -1,4 +1,6 @@
-"""`python -m harness.zygote FD`: imports the service once, then forks a real service process for each request.
+"""`python -m harness.zygote FD`: imports the service once, then forks a real process for each request.
+
+The process is the service, or the processor that the service talks to.
 
 Requests and reports are JSON datagrams on the socket FD. Children report on it too, so that a process which is about to
 kill itself can still say where. gRPC must not be touched before the fork: its threads do not survive one.
@@ -14,6 +16,7 @@ import socket
 import sys
 import traceback
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -21,7 +24,7 @@ import uvloop
 import payorder.app
 from harness import crash_points, variants
 from harness.orphans import die_with_parent
-from harness.processor import plugin  # noqa: F401 - imported here, so that no child has to
+from harness.processor import plugin, server  # noqa: F401 - imported here, so that no child has to
 from payments.v1.payment_pb2 import PaymentDetails
 from payments.v1.payment_service_pb2 import PayOrderRequest
 from payorder.config import Settings
@@ -63,7 +66,11 @@ def _fork(reports: socket.socket, request: dict[str, Any]) -> None:
     pid = os.fork()
     if pid == 0:
         try:
-            _be_a_service(reports, request)
+            _settle_in(request)
+            if "processor" in request:
+                _be_the_processor(reports, **request["processor"])
+            else:
+                _be_a_service(reports, request)
         except BaseException:  # noqa: BLE001 - a child must never return into the zygote's loop
             traceback.print_exc()
         finally:
@@ -81,13 +88,23 @@ def _reap(reports: socket.socket) -> None:
             _report(reports, event="exited", pid=pid, status=os.waitstatus_to_exitcode(status))
 
 
-def _be_a_service(reports: socket.socket, request: dict[str, Any]) -> None:
+def _settle_in(request: dict[str, Any]) -> None:
     die_with_parent()
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
+
+
+def _be_the_processor(reports: socket.socket, ledger: str, seed: int, mixes: dict[str, dict[str, int]]) -> None:
+    def tell(port: int) -> None:
+        _report(reports, event="ready", pid=os.getpid(), port=port)
+
+    asyncio.run(server.serve(Path(ledger), seed, mixes, tell))
+
+
+def _be_a_service(reports: socket.socket, request: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     sys.path.append(request["plugins"])

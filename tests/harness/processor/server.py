@@ -1,11 +1,10 @@
-"""`python -m harness.processor.server`: the processor over HTTP on loopback. Prints its port when it is up.
+"""The processor over HTTP on loopback.
 
 POST /charge, /cancel {key, amount_minor, currency}   POST /refund {key, reference, amount_minor, currency}
 GET /charges?since=   GET /charge?key=   GET /pending: how many late charges are still to come
 POST /outage {seconds}: for that long every connection is reset unheard
 """
 
-import argparse
 import asyncio
 import json
 import time
@@ -16,9 +15,8 @@ from typing import Any
 
 from aiohttp import web
 
-from harness.orphans import die_with_parent
 from harness.processor.accounts import Accounts, Record
-from harness.processor.behaviour import ANSWERS, CHARGES, Behaviour, behaviour_of
+from harness.processor.behaviour import Behaviour, behaviour_of
 from harness.processor.ledger import Ledger
 
 Body = dict[str, Any]
@@ -189,26 +187,12 @@ async def _break_off(request: web.Request, body: bytes) -> web.StreamResponse:
     return response
 
 
-async def serve(ledger: Path, seed: int, mixes: Mapping[str, Mapping[str, int]]) -> None:
+async def serve(ledger: Path, seed: int, mixes: Mapping[str, Mapping[str, int]], tell: Callable[[int], None]) -> None:
+    """For ever. `mixes`: weights of what happens to a "charge" and to any other request. `tell` gets the port."""
     server = ProcessorServer(Ledger(ledger), seed, mixes)
     runner = web.AppRunner(server.application(), access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
     await site.start()
-    print(runner.addresses[0][1], flush=True)
+    tell(runner.addresses[0][1])
     await asyncio.Event().wait()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ledger", type=Path, required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--charges", type=json.loads, default=CHARGES, help="JSON: behaviour -> weight")
-    parser.add_argument("--answers", type=json.loads, default=ANSWERS, help="the same for cancels and refunds")
-    options = parser.parse_args()
-    die_with_parent()
-    asyncio.run(serve(options.ledger, options.seed, {"charge": options.charges, "answer": options.answers}))
-
-
-if __name__ == "__main__":
-    main()
