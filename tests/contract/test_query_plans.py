@@ -139,6 +139,7 @@ FILL = [
         fingerprint="'f'",
         order_id="'order' || n",
         reply="'reply'::bytea",
+        created_at="n",
     ),
     rows_of(
         "findings",
@@ -326,10 +327,12 @@ async def planner(
         opened.close()
         return
     connection = await asyncpg.connect(url)
-    for statement in (*FILL, "SET plan_cache_mode = force_generic_plan"):
-        await connection.execute(statement)
-    yield OnPostgresql(connection)
-    await connection.close()
+    try:
+        for statement in (*FILL, "SET plan_cache_mode = force_generic_plan"):
+            await connection.execute(statement)
+        yield OnPostgresql(connection)
+    finally:
+        await connection.close()
 
 
 async def test_every_statement_finds_its_rows_by_an_index(engine: str, planner: Planner) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -563,6 +563,30 @@ async def test_a_key_with_another_request_is_refused_before_all_else(store: Stor
         store.claim(a_payment(an_order()), "alice", other),
     ]
     assert {IdempotencyKeyReused: 4} == await kinds_of(*works)
+
+
+@pytest.mark.parametrize(("days", "is_known"), [(29, True), (31, False)])
+async def test_a_key_expires_after_thirty_days(store: Store, days: int, is_known: bool) -> None:
+    then = NOON + timedelta(days=days)
+    first, second = an_order(), an_order(created_at=then, updated_at=then)
+    assert await store.add_order(first, reply_of(first), a_key()) is None
+    assert is_known == (await store.add_order(second, reply_of(second), a_key()) is not None)
+
+    await settled(store, succeeded(await claimed(store, first, a_key())))
+    other = await added(store)
+    assert is_known == (await store.claim(a_payment(other, created_at=then), "alice", a_key()) is not None)
+
+    for order, at in ((first, NOON), (await added(store), then)):
+        answered = await store.cancel_order(CancelRequest(order.id, "alice", new_id(), at), reply_of, a_key())
+    assert is_known == isinstance(answered, Replay)
+
+
+async def test_the_key_of_an_open_payment_does_not_expire(store: Store) -> None:
+    payment = await claimed(store, await added(store), a_key())
+    later = a_payment(await added(store), created_at=NOON + timedelta(days=31))
+    refusal = await refusal_of(store.claim(later, "alice", a_key()))
+    assert isinstance(refusal, PaymentInProgress)
+    assert payment.id == refusal.payment_id
 
 
 async def test_a_key_is_one_callers_and_one_methods(store: Store) -> None:

@@ -2,8 +2,12 @@
 
 import hmac
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from payorder.domain.errors import IdempotencyKeyReused
+
+# Afterwards a key may be used for something else.
+_KEPT = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,10 @@ class IdempotencyKey:
         ours = (self.fingerprint, *self.previous_fingerprints)
         if not any(hmac.compare_digest(each, fingerprint) for each in ours):
             raise IdempotencyKeyReused
+
+
+def has_expired(used_at: datetime, now: datetime) -> bool:
+    return now - used_at > _KEPT
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class Store(Protocol):
     during the commit, and it may have. What only writes down what has happened may always be repeated.
 
     Where a method takes a key, it answers with the Replay of a request that it has seen, and raises
-    IdempotencyKeyReused for another request under the same key. Keys are kept as long as what they made.
+    IdempotencyKeyReused for another request under the same key. Keys expire (domain.idempotency).
     """
 
     async def add_order(self, order: Order, reply: Reply, key: IdempotencyKey | None) -> Replay | None: ...
@@ -106,7 +106,7 @@ class Store(Protocol):
         ...
 
     async def settle(self, payment: Payment, reply: Reply, at: datetime) -> Reply:
-        """Write the end of an open payment: payment, order, receipt, events and reply, together.
+        """Write the end of an open payment: payment, order, receipt, events, audit entries and reply, together.
 
         The first to settle wins; everybody gets the winner's reply.
         """

@@ -1,19 +1,20 @@
 """Statements on orders."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from payorder.adapters.database import changes, refunds
 from payorder.adapters.database.changes import Change
 from payorder.adapters.database.engine import Conflict
-from payorder.adapters.database.rows import from_order, to_milliseconds, to_order
+from payorder.adapters.database.rows import from_order, to_milliseconds, to_order, to_time
 from payorder.adapters.database.tables import cancellations, orders
 from payorder.domain.errors import OrderNotFound
-from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
+from payorder.domain.idempotency import IdempotencyKey, Replay, Reply, has_expired
 from payorder.domain.order import Order
 from payorder.domain.states import ORDER, OrderStatus, move
 from payorder.ports.store import Cancelled, CancelRequest, Page, PageRequest
@@ -23,6 +24,11 @@ _GET = select(orders).where(orders.c.id == bindparam("order_id"), orders.c.owner
 # SQLite has no row locks and leaves FOR UPDATE out; there the whole transaction is exclusive.
 _GET_LOCKED = _GET.with_for_update()
 _CREATED_BY = select(orders).where(orders.c.owner_sub == bindparam("owner"), orders.c.create_key == bindparam("key"))
+_FORGET_KEY = (
+    update(orders)
+    .where(orders.c.id == bindparam("order_id"))
+    .values(create_key=None, create_fingerprint=None, create_reply=None)
+)
 _CANCELLED_BY = select(cancellations).where(
     cancellations.c.owner_sub == bindparam("owner"), cancellations.c.idempotency_key == bindparam("key")
 )
@@ -42,6 +48,9 @@ _CANCEL = (
     .returning(orders)
 )
 _KEEP_CANCELLATION = insert(cancellations)
+_FORGET_CANCELLATION = delete(cancellations).where(
+    cancellations.c.owner_sub == bindparam("owner"), cancellations.c.idempotency_key == bindparam("key")
+)
 
 
 async def add(connection: AsyncConnection, order: Order, reply: Reply, key: IdempotencyKey | None) -> Replay | None:
@@ -61,6 +70,9 @@ async def _created_before(connection: AsyncConnection, order: Order, key: Idempo
     row = (await connection.execute(_CREATED_BY, {"owner": order.owner, "key": key.key})).one_or_none()
     if row is None:
         return None
+    if has_expired(to_time(row.created_at), order.created_at):
+        await connection.execute(_FORGET_KEY, {"order_id": row.id})
+        return None
     key.refuse_other_request(row.create_fingerprint)
     return Replay(row.id, Reply(0, row.create_reply))
 
@@ -78,15 +90,24 @@ async def list_page(connection: AsyncConnection, owner: str, page: PageRequest) 
 async def cancel(
     connection: AsyncConnection, request: CancelRequest, render: Callable[[Order], Reply], key: IdempotencyKey | None
 ) -> Cancelled | Replay:
-    if key is not None:
-        row = (await connection.execute(_CANCELLED_BY, {"owner": request.owner, "key": key.key})).one_or_none()
-        if row is not None:
-            key.refuse_other_request(row.fingerprint)
-            return Replay(row.order_id, Reply(0, row.reply))
+    if key is not None and (replay := await _cancelled_before(connection, request, key)):
+        return replay
     cancelled = await _cancelled(connection, request)
     if key is not None:
-        await _keep(connection, cancelled.order, render(cancelled.order), key)
+        await _keep(connection, cancelled.order, render(cancelled.order), key, request.at)
     return cancelled
+
+
+async def _cancelled_before(connection: AsyncConnection, request: CancelRequest, key: IdempotencyKey) -> Replay | None:
+    used = {"owner": request.owner, "key": key.key}
+    row = (await connection.execute(_CANCELLED_BY, used)).one_or_none()
+    if row is None:
+        return None
+    if has_expired(to_time(row.created_at), request.at):
+        await connection.execute(_FORGET_CANCELLATION, used)
+        return None
+    key.refuse_other_request(row.fingerprint)
+    return Replay(row.order_id, Reply(0, row.reply))
 
 
 async def _cancelled(connection: AsyncConnection, request: CancelRequest) -> Cancelled:
@@ -104,13 +125,14 @@ async def _cancelled(connection: AsyncConnection, request: CancelRequest) -> Can
     return Cancelled(to_order(row), refund)
 
 
-async def _keep(connection: AsyncConnection, order: Order, reply: Reply, key: IdempotencyKey) -> None:
+async def _keep(connection: AsyncConnection, order: Order, reply: Reply, key: IdempotencyKey, at: datetime) -> None:
     row = {
         "owner_sub": order.owner,
         "idempotency_key": key.key,
         "fingerprint": key.fingerprint,
         "order_id": order.id,
         "reply": reply.body,
+        "created_at": to_milliseconds(at),
     }
     try:
         await connection.execute(_KEEP_CANCELLATION, row)

@@ -15,10 +15,10 @@ from payorder.adapters.database import orders as order_statements
 from payorder.adapters.database.changes import SERVICE, Change
 from payorder.adapters.database.clock import now_milliseconds, retry_milliseconds
 from payorder.adapters.database.engine import Conflict
-from payorder.adapters.database.rows import from_payment, lease_parameters, to_milliseconds, to_payment
+from payorder.adapters.database.rows import from_payment, lease_parameters, to_milliseconds, to_payment, to_time
 from payorder.adapters.database.tables import PAYMENT_IS_OPEN, orders, payments, receipts
 from payorder.domain.errors import OrderNotFound, PaymentInProgress
-from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
+from payorder.domain.idempotency import IdempotencyKey, Replay, Reply, has_expired
 from payorder.domain.payment import Payment
 from payorder.domain.states import PaymentStatus
 from payorder.ports.store import Lease, Page, PageRequest
@@ -49,6 +49,9 @@ _TAKE_ORDER = (
 _ADD = insert(payments).values(next_poll_at=now_milliseconds() + bindparam("poll_after"))
 _FIND_BY_KEY = select(payments).where(
     payments.c.caller == bindparam("of_caller"), payments.c.idempotency_key == bindparam("key")
+)
+_FORGET_KEY = (
+    update(payments).where(payments.c.id == bindparam("payment_id")).values(idempotency_key=None, fingerprint=None)
 )
 # Compare-and-set: only while the order is still this payment's.
 _RELEASE_ORDER = (
@@ -122,12 +125,12 @@ _NEXT_PAGE = _FIRST_PAGE.where(payments.c.id < bindparam("after"))
 async def claim(
     connection: AsyncConnection, payment: Payment, owner: str, key: IdempotencyKey | None, poll_after_ms: int
 ) -> Replay | None:
-    if key is not None and (replay := await _seen(connection, owner, key)):
+    if key is not None and (replay := await _seen(connection, owner, key, payment.created_at)):
         return replay
     audit_seq = await _take_order(connection, payment, owner)
     if audit_seq is None:
         # Another call with this key may have taken it, and even have finished, since we looked.
-        if key is not None and (replay := await _seen(connection, owner, key)):
+        if key is not None and (replay := await _seen(connection, owner, key, payment.created_at)):
             return replay
         order = await order_statements.get(connection, payment.order_id, owner)
         order.refuse_unless_payable(payment.amount)
@@ -203,9 +206,12 @@ async def list_page(connection: AsyncConnection, order_id: str, owner: str, page
     return Page.of([to_payment(row) for row in rows], page.size)
 
 
-async def _seen(connection: AsyncConnection, caller: str, key: IdempotencyKey) -> Replay | None:
+async def _seen(connection: AsyncConnection, caller: str, key: IdempotencyKey, now: datetime) -> Replay | None:
     row = (await connection.execute(_FIND_BY_KEY, {"of_caller": caller, "key": key.key})).one_or_none()
     if row is None:
+        return None
+    if row.reply is not None and has_expired(to_time(row.created_at), now):
+        await connection.execute(_FORGET_KEY, {"payment_id": row.id})
         return None
     key.refuse_other_request(row.fingerprint)
     if row.reply is None:

@@ -163,6 +163,7 @@ cancellations = Table(
     Column("fingerprint", Text, nullable=False),
     Column("order_id", Text, ForeignKey("orders.id"), nullable=False),
     Column("reply", LargeBinary, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
     CheckConstraint("length(idempotency_key) BETWEEN 1 AND 255", name="idempotency_key"),
 )
 

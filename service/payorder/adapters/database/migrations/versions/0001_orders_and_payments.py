@@ -45,6 +45,12 @@ def _keep_audit_log() -> None:
                 f"CREATE TRIGGER audit_log_no_{change.lower()} BEFORE {change} ON audit_log "
                 "BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END"
             )
+        # INSERT OR REPLACE takes out what is there without a word to the trigger of DELETE.
+        op.execute(
+            "CREATE TRIGGER audit_log_no_replace BEFORE INSERT ON audit_log "
+            "WHEN EXISTS (SELECT 1 FROM audit_log WHERE order_id = NEW.order_id AND seq = NEW.seq) "
+            "BEGIN SELECT RAISE(ABORT, 'UNIQUE constraint failed: audit_log.order_id, audit_log.seq'); END"
+        )
         return
     op.execute(
         "CREATE FUNCTION refuse_audit_log_change() RETURNS trigger LANGUAGE plpgsql AS "
@@ -127,6 +133,7 @@ def _create_cancellations() -> None:
         sa.Column("fingerprint", sa.Text(), nullable=False),
         sa.Column("order_id", sa.Text(), nullable=False),
         sa.Column("reply", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("length(idempotency_key) BETWEEN 1 AND 255", name=op.f("ck_cancellations_idempotency_key")),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_cancellations_order_id")),
         sa.PrimaryKeyConstraint("owner_sub", "idempotency_key", name=op.f("pk_cancellations")),
