@@ -1,6 +1,6 @@
 """payorder takes the payment for an existing order, once and only once.
 
-Read in this order: protos/payments/v1/payment_service.proto, domain/states.py, domain/outcome.py,
-ports/processor.py, workflows/pay_order.py, edge/payments.py, app.py.
-The statements behind it stand in adapters/database/payments.py.
+PayOrder's way, to be read in this order: protos/payments/v1/payment_service.proto, edge/payments.py,
+workflows/pay_order.py, ports/processor.py, adapters/database/store.py, and behind it hot_path.py and payments.py.
+What may follow what stands in domain/states.py; app.py puts everything together.
 """

@@ -1,9 +1,11 @@
 """Settings from the environment: `PAYORDER_*`, all faults reported at once. Nothing else reads the environment."""
 
 import json
+import os
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -17,6 +19,7 @@ DEVELOPMENT_ISSUER = "urn:payorder:development-issuer"
 
 
 FINGERPRINT_KEY_LENGTH_MIN = 32
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Environment(StrEnum):
@@ -89,10 +92,10 @@ class Settings(BaseSettings):
         return self.env is Environment.DEVELOPMENT if self.reflection is None else self.reflection
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str]) -> Self:
-        """Raises SettingsFault. `environ` is searched for unknown names; the values are read from os.environ."""
+    def from_env(cls) -> Self:
+        """Raises SettingsFault, also for names that no setting has."""
         known = {PREFIX + name.upper() for name in cls.model_fields}
-        unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+        unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
         faults = [f"{name}: there is no such setting" for name in unknown]
         try:
             settings = cls()  # type: ignore[call-arg]  # the required ones come from the environment
@@ -115,6 +118,8 @@ class Settings(BaseSettings):
         faults = []
         if self.issuer == DEVELOPMENT_ISSUER:
             faults.append("PAYORDER_ISSUER: the development issuer is not trusted in production")
+        if self.jwks.startswith("http://") and urlsplit(self.jwks).hostname not in _LOOPBACK:
+            faults.append("PAYORDER_JWKS: must be https, a file, or on this machine in production")
         if self.processor is None:
             faults.append("PAYORDER_PROCESSOR: must be named in production")
         if len(self.fingerprint_secrets[0].reveal()) < FINGERPRINT_KEY_LENGTH_MIN:

@@ -13,7 +13,7 @@ from payorder.local.issuer import Issuer
 from support.service import install_processor
 from support.stack import environment_without_payorder
 
-SHOW = "import os; from payorder.config import Settings; print(repr(Settings.from_env(os.environ)))"
+SHOW = "import os; from payorder.config import Settings; print(repr(Settings.from_env()))"
 
 GOOD = {
     "ISSUER": "https://issuer.example",
@@ -88,6 +88,7 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"DATABASE_URL": "mysql://root:leak@localhost/x"}, "DATABASE_URL"),
     ({"DATABASE_URL": "leak"}, "DATABASE_URL"),
     ({"DATABASE_URL": ""}, "DATABASE_URL"),
+    ({"JWKS": "http://issuer.example/jwks.json"}, "JWKS"),
 ]
 
 READ_EACH = """
@@ -97,7 +98,7 @@ told = []
 for settings in json.load(sys.stdin):
     os.environ |= settings
     try:
-        Settings.from_env(os.environ)
+        Settings.from_env()
     except SettingsFault as fault:
         told.append(str(fault))
     else:
@@ -152,7 +153,7 @@ def test_settings_do_not_show_their_secret() -> None:
     ],
 )
 def test_reflection_is_for_development_unless_it_is_said(settings: dict[str, str], expected: str) -> None:
-    show = "import os; from payorder.config import Settings; print(Settings.from_env(os.environ).serves_reflection)"
+    show = "import os; from payorder.config import Settings; print(Settings.from_env().serves_reflection)"
     assert expected == run(GOOD | settings, "-c", show).stdout.strip()
 
 
@@ -168,7 +169,7 @@ LOAD = """
 import os
 from payorder.app import load_processor
 from payorder.config import Settings
-print(type(load_processor(Settings.from_env(os.environ))).__name__)
+print(type(load_processor(Settings.from_env())).__name__)
 """
 
 OUTSIDE = """

@@ -121,7 +121,7 @@ def _be_a_service(reports: socket.socket, request: dict[str, Any]) -> None:
 async def _serve(reports: socket.socket) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    async with payorder.app.running(Settings.from_env(os.environ)) as app:
+    async with payorder.app.running(Settings.from_env()) as app:
         _report(reports, event="ready", pid=os.getpid(), port=app.port)
         await stop.wait()
     sys.stdout.flush()

@@ -1,7 +1,6 @@
 """What every command that works does first: read the settings, and run its work on a loop."""
 
 import asyncio
-import os
 import sys
 from collections.abc import Coroutine
 from typing import Any
@@ -12,7 +11,7 @@ from payorder.config import Settings, SettingsFault
 def settings_or_exit() -> Settings:
     """Settings come from the environment."""
     try:
-        return Settings.from_env(os.environ)
+        return Settings.from_env()
     except SettingsFault as fault:
         sys.exit(f"payorder: the settings are not right\n{fault}")
 
