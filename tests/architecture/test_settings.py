@@ -133,10 +133,11 @@ def test_what_cannot_be_used_is_told_in_one_line(changes: dict[str, str], expect
 
 
 @pytest.mark.parametrize("url", ["sqlite:////nowhere/payorder.db", "postgresql://postgres@127.0.0.1:1/payorder"])
-def test_a_database_that_is_away_is_told_in_the_last_line(url: str) -> None:
+def test_a_database_that_is_away_is_told_in_one_line(url: str) -> None:
     ended = run(GOOD | {"DATABASE_URL": url}, "-m", "payorder", "migrate")
-    # aiosqlite's thread may complain on its own when the process ends so soon.
-    assert (1, "payorder: the database cannot be reached") == (ended.returncode, ended.stderr.splitlines()[-1])
+    # One line among others, because aiosqlite's thread may complain on its own when the process ends so soon.
+    assert 1 == ended.returncode
+    assert "payorder: the database cannot be reached" in ended.stderr.splitlines()
 
 
 def test_development_needs_neither_processor_nor_key(tmp_path: Path) -> None:
