@@ -10,14 +10,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import SystemRandom
 
-from harness.campaign import Wanted, campaign, databases
+from harness.campaign import Wanted, campaign, databases, new_sqlite
 from harness.checker import Finding
 from harness.hang_ups import hang_up
 from harness.launcher import Launcher, launcher
 from harness.stage import Plan, stage
 from harness.variants import VARIANTS, Variant
 
-NewDatabase = Callable[[Path], Awaitable[str]]
+# Of an engine, for a run in that folder.
+NewDatabase = Callable[[str, Path], Awaitable[str]]
 
 ROUNDS_MAX = 6
 _AT_ONCE = 4
@@ -33,7 +34,8 @@ async def find_out(name: str, database: NewDatabase, folder: Path, seed: int, sh
     for number in range(ROUNDS_MAX):
         room = folder / str(number)
         room.mkdir()
-        findings = await trial(VARIANTS[name], await database(room), room, seed + number, shared, variant=name)
+        url = await database(VARIANTS[name].engine, room)
+        findings = await trial(VARIANTS[name], url, room, seed + number, shared, variant=name)
         if is_found_out(name, findings):
             break
     return findings
@@ -62,6 +64,7 @@ async def trial(
         pauses=tried.pauses,
         replicas=2,
         at_once=_CUSTOMERS,
+        cuts=tried.cuts,
         patience_seconds=_PATIENCE_SECONDS,
         points=tried.points,
         stories=tried.stories,
@@ -74,10 +77,13 @@ def is_found_out(name: str, findings: list[Finding]) -> bool:
 
 
 async def run(options: argparse.Namespace) -> int:
-    print(f"seed {options.seed}, {options.engine}", flush=True)
+    print(f"seed {options.seed}", flush=True)
     slots = asyncio.Semaphore(_AT_ONCE)
     with tempfile.TemporaryDirectory(prefix="payorder-trial-") as name:
-        async with databases(options.engine, Path(name)) as database, launcher(Path(name)) as shared:
+        async with databases("postgresql", Path(name)) as new_on_server, launcher(Path(name)) as shared:
+
+            async def database(engine: str, folder: Path) -> str:
+                return await (new_sqlite if engine == "sqlite" else new_on_server)(folder)
 
             async def one(index: int, variant: str) -> bool:
                 folder = Path(name) / str(index)
@@ -103,7 +109,6 @@ async def run(options: argparse.Namespace) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("variants", nargs="*", help="all of them if none is named")
-    parser.add_argument("--engine", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--seed", type=int, default=SystemRandom().randrange(2**32))
     sys.exit(asyncio.run(run(parser.parse_args())))
 

@@ -18,7 +18,7 @@ from harness.crash_points import reach
 from harness.customers import STORIES
 from harness.processor.behaviour import ALWAYS_OK, ANSWERS, CHARGES, GENTLE
 from harness.processor.plugin import FaultyProcessor
-from payorder.adapters.database import changes, payments
+from payorder.adapters.database import changes, hot_path, payments
 from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.database.tables import orders as orders_table
 from payorder.adapters.database.tables import payments as payments_table
@@ -27,6 +27,7 @@ from payorder.domain.outcome import Approved, Declined, Failed, Outcome, Unknown
 from payorder.domain.payment import Payment
 from payorder.domain.states import PaymentStatus
 from payorder.edge.replies import to_payment_reply
+from payorder.ports.store import CommitUnknown
 from payorder.workflows.pay_order import PayOrder, PayOrderAnswer
 from payorder.workflows.reconcile import Reconcile
 
@@ -43,16 +44,18 @@ UNANSWERED: Mapping[str, int] = {"ok": 30, "drop_before": 15, "drop_after": 30, 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """`settings`, `charges` and `answers` are the run's; `kills`, `pauses` and `hangs_up` its kind and size."""
+    """`settings`, `charges` and `answers` are the run's; `kills`, `pauses`, `cuts` and `hangs_up` its kind and size."""
 
     apply: Callable[[], None]
     found_by: frozenset[str]
+    engine: str = "sqlite"
     needs: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     charges: Mapping[str, int] = field(default_factory=lambda: CHARGES)
     answers: Mapping[str, int] = field(default_factory=lambda: ANSWERS)
     kills: int = 8
     pauses: int = 0
+    cuts: int = 0
     points: tuple[str, ...] = ()
     hangs_up: bool = False
     stories: Mapping[str, int] = field(default_factory=lambda: STORIES)
@@ -458,3 +461,49 @@ def _told_before_written() -> None:
         return PayOrderAnswer(payment.id, self._render(payment))
 
     PayOrder._settle = _settle
+
+
+# The hot path, which only PostgreSQL has.
+
+
+def _without(statement: str, *conditions: str) -> str:
+    for condition in conditions:
+        assert condition in statement, condition
+        statement = statement.replace(condition, "")
+    return statement
+
+
+@variant("the hot path takes an order that is taken", "I1", "I1g", engine="postgresql", needs=(NO_LIVE_INDEX,))
+def _hot_claim_of_a_taken_order() -> None:
+    hot_path._CLAIM = _without(hot_path._CLAIM, " AND active_payment_id IS NULL")
+
+
+@variant(
+    "the hot path settles what is settled",
+    "I5",
+    engine="postgresql",
+    needs=BARE_EVENTS,
+    pauses=12,
+    kills=4,
+    charges=ALWAYS_OK,
+    points=("charge.after_answer", "cancel.after_answer"),
+)
+def _hot_settle_unconditionally() -> None:
+    conditions = (" AND active_payment_id = $1", " AND status IN ('processing', 'unknown')")
+    hot_path._SETTLE = _without(hot_path._SETTLE, *conditions)
+
+
+@variant(
+    "a statement that nobody answered counts as done", "I3", engine="postgresql", kills=0, cuts=40, charges=ALWAYS_OK
+)
+def _lost_means_done() -> None:
+    def make(run: Any) -> Any:
+        async def _run(*arguments: Any) -> bool:
+            try:
+                return bool(await run(*arguments))
+            except CommitUnknown:
+                return True
+
+        return _run
+
+    _replace(hot_path, "_run", make)
