@@ -200,7 +200,7 @@ def test_a_number_or_cvc_planted_in_a_row_is_found(tmp_path: Path) -> None:
 
 async def test_a_number_planted_in_postgresql_is_found(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     """In a copy of its files: what is written to the server itself would stay in its log."""
-    [data] = [folder / "data" for folder in LEDGER.folders if (folder / "data" / "PG_VERSION").exists()]
+    [data] = [folder / "data" for folder in LEDGER.folders if str(folder / "data") in postgres.command]
     segments = sorted((data / "pg_wal").glob("0*"))
     copy = tmp_path / segments[-1].name
     written = segments[-1].read_bytes()
