@@ -79,6 +79,55 @@ def _replace(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
     setattr(owner, name, make(getattr(owner, name)))
 
 
+# The hot path, which only PostgreSQL has.
+
+
+def _without(statement: str, *conditions: str) -> str:
+    for condition in conditions:
+        assert condition in statement, condition
+        statement = statement.replace(condition, "")
+    return statement
+
+
+@variant("the hot path takes an order that is taken", "I1", "I1g", engine="postgresql", needs=(NO_LIVE_INDEX,))
+def _hot_claim_of_a_taken_order() -> None:
+    hot_path._CLAIM = _without(hot_path._CLAIM, " AND active_payment_id IS NULL")
+
+
+@variant(
+    "the hot path settles what is settled",
+    "I5",
+    engine="postgresql",
+    needs=BARE_EVENTS,
+    pauses=12,
+    kills=4,
+    charges=ALWAYS_OK,
+    points=("charge.after_answer", "cancel.after_answer"),
+)
+def _hot_settle_unconditionally() -> None:
+    conditions = (" AND active_payment_id = $1", " AND status IN ('processing', 'unknown')")
+    hot_path._SETTLE = _without(hot_path._SETTLE, *conditions)
+
+
+@variant(
+    "a statement that nobody answered counts as done", "I3", engine="postgresql", kills=0, cuts=12, charges=ALWAYS_OK
+)
+def _lost_means_done() -> None:
+    def make(run: Any) -> Any:
+        async def _run(*arguments: Any) -> bool:
+            try:
+                return bool(await run(*arguments))
+            except CommitUnknown:
+                return True
+
+        return _run
+
+    _replace(hot_path, "_run", make)
+
+
+# The flow, on SQLite.
+
+
 @variant("a new processor key for each attempt", "I1", "I1g", charges=UNANSWERED)
 def _new_key_per_attempt() -> None:
     def make(charge: Any) -> Any:
@@ -461,49 +510,3 @@ def _told_before_written() -> None:
         return PayOrderAnswer(payment.id, self._render(payment))
 
     PayOrder._settle = _settle
-
-
-# The hot path, which only PostgreSQL has.
-
-
-def _without(statement: str, *conditions: str) -> str:
-    for condition in conditions:
-        assert condition in statement, condition
-        statement = statement.replace(condition, "")
-    return statement
-
-
-@variant("the hot path takes an order that is taken", "I1", "I1g", engine="postgresql", needs=(NO_LIVE_INDEX,))
-def _hot_claim_of_a_taken_order() -> None:
-    hot_path._CLAIM = _without(hot_path._CLAIM, " AND active_payment_id IS NULL")
-
-
-@variant(
-    "the hot path settles what is settled",
-    "I5",
-    engine="postgresql",
-    needs=BARE_EVENTS,
-    pauses=12,
-    kills=4,
-    charges=ALWAYS_OK,
-    points=("charge.after_answer", "cancel.after_answer"),
-)
-def _hot_settle_unconditionally() -> None:
-    conditions = (" AND active_payment_id = $1", " AND status IN ('processing', 'unknown')")
-    hot_path._SETTLE = _without(hot_path._SETTLE, *conditions)
-
-
-@variant(
-    "a statement that nobody answered counts as done", "I3", engine="postgresql", kills=0, cuts=40, charges=ALWAYS_OK
-)
-def _lost_means_done() -> None:
-    def make(run: Any) -> Any:
-        async def _run(*arguments: Any) -> bool:
-            try:
-                return bool(await run(*arguments))
-            except CommitUnknown:
-                return True
-
-        return _run
-
-    _replace(hot_path, "_run", make)
