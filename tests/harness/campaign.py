@@ -103,12 +103,14 @@ async def _campaign(
         )
         result = Result(plan.seed, cluster.tally)
         async with _watched(on, cluster, customers, result.findings, say):
-            began = time.monotonic()
+            began, enough = time.monotonic(), asyncio.Event()
             async with asyncio.TaskGroup() as together:
-                if wire is not None:
-                    together.create_task(break_now_and_then(wire, on.random("wire"), wanted.cuts, result.cuts))
-                together.create_task(cluster.run())
-                together.create_task(customers.run(wanted.at_once, cluster.done, wanted.patience_seconds))
+                together.create_task(customers.run(wanted.at_once, enough, wanted.patience_seconds))
+                async with asyncio.TaskGroup() as troubles:
+                    troubles.create_task(cluster.run())
+                    if wire is not None:
+                        troubles.create_task(break_now_and_then(wire, on.random("wire"), wanted.cuts, result.cuts))
+                enough.set()
             result.seconds = time.monotonic() - began
             result.quiet_seconds = await on.wait_until_quiet()
         await cluster.stop()

@@ -100,7 +100,6 @@ class Cluster:
         self._kills_left = kills
         self._pauses_left = pauses
         self.tally = Tally()
-        self.done = asyncio.Event()
         self._zombies: set[asyncio.Task[None]] = set()
         self._calm: list[Service] = []
 
@@ -110,7 +109,6 @@ class Cluster:
             for slot in range(self._replicas):
                 slots.create_task(self._keep(self._stage.random(f"replica {slot}")))
         await asyncio.gather(*self._zombies)
-        self.done.set()
 
     async def stop(self) -> None:
         """Ask the last processes to end as an operator would."""

@@ -131,11 +131,8 @@ def service(wanted: Up, environment: dict[str, str]) -> Process:
 
 
 @asynccontextmanager
-async def running_postgres(data: Path) -> AsyncIterator[postgres.EmbeddedPostgres]:
-    """A real PostgreSQL in `data`, ended with the test run.
-
-    No machine crashes here, so nothing waits for its disk; and there are connections for a dozen services at once.
-    """
+async def running_postgres(data: Path, **settings: str) -> AsyncIterator[postgres.EmbeddedPostgres]:
+    """A real PostgreSQL in `data`, ended with the test run; `settings` are the server's own."""
     prepared = postgres.prepare(data)
     LEDGER.folders.append(data.parent)
     supervisor = Supervisor()
@@ -143,7 +140,7 @@ async def running_postgres(data: Path) -> AsyncIterator[postgres.EmbeddedPostgre
         await supervisor.start(
             Process(
                 name="postgres",
-                command=[*prepared.command, "-c", "fsync=off", "-c", "max_connections=500"],
+                command=[*prepared.command, *(f"--{name}={value}" for name, value in settings.items())],
                 user=prepared.system_user,
                 log=data.parent / "postgres.log",
                 ready=lambda: _accepts_postgres(prepared.url()),
