@@ -102,6 +102,20 @@ class EdgeServer:
             await self._health.set(service, status)
 
 
+class _Writer:
+    """Writes one message after the other, as gRPC wants it, also when whoever wanted one written was cancelled."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._writing: asyncio.Future[None] | None = None
+
+    async def write(self, message: Any) -> None:
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
+        self._writing = asyncio.ensure_future(self._context.write(message))
+        await asyncio.shield(self._writing)
+
+
 class _Health(health.aio.HealthServicer):
     """Its watches end with the service: open ones would hold up every stop until the grace is over."""
 
@@ -110,7 +124,8 @@ class _Health(health.aio.HealthServicer):
         self._has_ended = asyncio.Event()
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
-        watching = asyncio.create_task(super().Watch(request, context))
+        writer = _Writer(context)
+        watching = asyncio.create_task(super().Watch(request, writer))  # type: ignore[arg-type]  # it only writes
         ending = asyncio.create_task(self._has_ended.wait())
         try:
             await asyncio.wait({watching, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -118,7 +133,7 @@ class _Health(health.aio.HealthServicer):
             watching.cancel()
             ending.cancel()
             await asyncio.gather(watching, ending, return_exceptions=True)
-        await context.write(health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING))
+        await writer.write(health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.NOT_SERVING))
 
     async def end(self) -> None:
         self._has_ended.set()
