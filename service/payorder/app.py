@@ -33,6 +33,7 @@ from payorder.workflows.reconcile import Reconcile, ReconcileLimits
 
 PROCESSORS = "payorder.processors"
 _COMPARE_TIMEOUT_SECONDS = 60.0
+_STOP_TIMEOUT_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,8 @@ async def running(settings: Settings, *, worker: int | None = None) -> AsyncIter
         await server.stop(settings.drain_seconds)
         unfinished = await background.drain(max(0, deadline - clock.uptime_seconds()))
         log.event("stopped", unfinished_payments=unfinished)
+        reconcile.stop()
+        await asyncio.wait({reconciling}, timeout=_STOP_TIMEOUT_SECONDS)
         reconciling.cancel()
         await asyncio.gather(reconciling, return_exceptions=True)
         await processor.close()

@@ -66,6 +66,7 @@ class EdgeServer:
             _add_reflection(self._server)
         self._store = store
         self._limits = limits
+        self._stopping = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
@@ -82,14 +83,17 @@ class EdgeServer:
 
     async def stop(self, grace_seconds: float) -> None:
         """Tell watchers, refuse new calls, and wait for the running ones."""
+        self._stopping.set()
         if self._watching is not None:
-            self._watching.cancel()
+            await self._watching
         await self._health.end()
         await self._server.stop(grace_seconds)
 
     async def _watch_health(self) -> None:
-        while True:
-            await asyncio.sleep(_HEALTH_CHECK_SECONDS)
+        while not self._stopping.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_HEALTH_CHECK_SECONDS):
+                    await self._stopping.wait()
             await self._publish_health()
 
     async def _publish_health(self) -> None:

@@ -6,6 +6,7 @@ settle makes it harmless if they do. Card data is never needed: a charge is neve
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -68,16 +69,21 @@ class Reconcile:
         self._limits = limits
         self._on_finding = on_finding
         self._on_fault = on_fault
+        self._stopping = asyncio.Event()
         self._compared_at: datetime | None = None
         self._compared_fully_at = clock.now()
 
     async def run(self) -> None:
-        """Until cancelled. A database that is away is asked again at the next round."""
+        """Until `stop` or cancelled. A database that is away is asked again at the next round."""
         await asyncio.gather(
             self._repeat(self._settle_payments, self._limits.every_seconds),
             self._repeat(self._settle_refunds, self._limits.every_seconds),
             self._repeat(self.compare_books, self._limits.compare_every_seconds),
         )
+
+    def stop(self) -> None:
+        """Let what has begun end, and begin no more: a connection that is cut off in the middle is not closed well."""
+        self._stopping.set()
 
     async def settle_open(self) -> None:
         """One round over everything that is due."""
@@ -95,7 +101,7 @@ class Reconcile:
     ) -> None:
         """Without a pause as long as there may be more: after an outage thousands can be open."""
         is_full = True
-        while is_full:
+        while is_full and not self._stopping.is_set():
             due = await lease(self._limits.lease)
             await asyncio.gather(*(self._guarded(settle, item) for item in due))
             is_full = len(due) == self._limits.lease.at_most
@@ -155,11 +161,13 @@ class Reconcile:
             self._on_fault(fault)
 
     async def _repeat(self, work: Callable[[], Awaitable[None]], every_seconds: float) -> None:
-        while True:
+        while not self._stopping.is_set():
             try:
                 await work()
             except (Busy, ProcessorAway, TimeoutError):
                 pass
             except Exception as fault:  # noqa: BLE001 - as above
                 self._on_fault(fault)
-            await asyncio.sleep(every_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(every_seconds):
+                    await self._stopping.wait()
