@@ -26,7 +26,7 @@ SEED = int(os.environ.get("PAYORDER_SEED", SystemRandom().randrange(2**32)))
 CAMPAIGNS = {
     "sqlite": Wanted(KILLS, PAUSES, replicas=3, at_once=24),
     "postgresql": Wanted(KILLS, PAUSES, replicas=3, at_once=24),
-    "postgresql behind a wire": Wanted(KILLS // 3, 0, replicas=3, at_once=24, cuts=KILLS),
+    "postgresql behind a wire": Wanted(KILLS // 3, 0, replicas=3, at_once=24, cuts=KILLS // 2),
 }
 CAMPAIGNS_AT_ONCE = 2
 Campaigns = Mapping[str, "asyncio.Task[tuple[Result, Path]]"]
