@@ -35,8 +35,6 @@ PAUSES = (
     "cancel.after_answer",
     "settle.after_commit",
 )
-# Only where there are refunds.
-REFUND_POINTS = ("refund.before_send", "refund.after_answer")
 
 
 class Armed:

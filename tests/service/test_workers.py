@@ -23,6 +23,7 @@ from payorder.local.issuer import Issuer
 from payorder.local.postgres import EmbeddedPostgres
 from payorder.local.up import Up, service_environment
 from support.doors import GrpcDoor
+from support.leaks import LEDGER
 from support.requests import payment
 from support.service import Service, migrate, until
 from support.stack import without_test_settings
@@ -107,6 +108,7 @@ async def serving(data: Path, **settings: str) -> AsyncIterator[Running]:
 
 async def start(data: Path, environment: dict[str, str], workers: int) -> Process:
     command = (sys.executable, "-m", "payorder", "serve", "--workers", str(workers))
+    LEDGER.folders.append(data)
     with (data / "serve.log").open("ab") as log:
         return await asyncio.create_subprocess_exec(*command, env=environment, stdout=log, stderr=log)
 

@@ -85,7 +85,7 @@ class EdgeServer:
         """Tell watchers, refuse new calls, and wait for the running ones."""
         self._stopping.set()
         if self._watching is not None:
-            await self._watching
+            await asyncio.wait({self._watching})
         await self._health.end()
         await self._server.stop(grace_seconds)
 

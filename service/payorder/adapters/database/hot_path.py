@@ -27,7 +27,7 @@ WITH taken AS (
     SET active_payment_id = $1, latest_payment_id = $1, audit_seq = audit_seq + 1, updated_at = $11
     WHERE id = $2 AND owner_sub = $3 AND status = 'placed' AND active_payment_id IS NULL
         AND total_minor = $4 AND currency = $5
-        AND NOT EXISTS (SELECT FROM payments WHERE caller = $3 AND idempotency_key = $12)
+        AND NOT EXISTS (SELECT 1 FROM payments WHERE caller = $3 AND idempotency_key = $12)
     RETURNING audit_seq
 ), audited AS (
     INSERT INTO audit_log (order_id, seq, at, actor, kind, object_id, to_state)
@@ -73,7 +73,7 @@ WITH released AS (
 )
 INSERT INTO events (order_id, seq, type, subject_id, created_at)
 -- If the order was released and the payment not settled, this is NULL, which no event may be: nothing is done at all.
-SELECT $2, event_seq + number, kind || '.' || to_state, CASE WHEN EXISTS (SELECT FROM settled) THEN object_id END, $11
+SELECT $2, event_seq + number, kind || '.' || to_state, CASE WHEN EXISTS (SELECT 1 FROM settled) THEN object_id END, $11
 FROM changes
 """
 
