@@ -1,8 +1,11 @@
 """Fixtures that start real things once for the whole run: PostgreSQL, and a service with Envoy on each engine."""
 
 import gc
+import os
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,6 +25,17 @@ NewMigrated = Callable[[str, Path], Awaitable[str]]
 
 # It looks through everything the run leaves behind, so it must come after everything.
 LAST = "tests/safety/test_leaks.py"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives every clone a temporary folder of its own, which its next run clears.
+
+    Of the one that pytest would take, every run takes away the way in for other users; PostgreSQL is one, under root.
+    """
+    if config.option.basetemp is None:
+        clone = sha256(f"{os.getuid()} {config.rootpath}".encode()).hexdigest()[:8]
+        config.option.basetemp = Path(tempfile.gettempdir(), f"payorder-tests-{clone}")
 
 
 @pytest.hookimpl(trylast=True)
