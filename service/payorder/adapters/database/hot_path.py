@@ -5,6 +5,7 @@ nothing and say so, and the caller goes the general way, which finds out what it
 """
 
 import asyncio
+import time
 from datetime import datetime
 from typing import Any
 
@@ -79,6 +80,8 @@ FROM changes
 
 _NOTHING_DONE = "INSERT 0 0"
 _CLOSE_TIMEOUT_SECONDS = 5.0
+# What lies between here and the server may by then have forgotten a connection without a word.
+_IDLE_SECONDS_MAX = 300.0
 # Whether the statement was committed is not known: it is when the server has answered, even with an error of its own.
 _LOST = (
     asyncpg.PostgresConnectionError,
@@ -141,36 +144,41 @@ class HotPath:
 
 
 class _Connections:
-    """asyncpg's own pool, whose connections prepare a statement once; SQLAlchemy's costs more than the statement."""
+    """Connections that prepare a statement once and then stay as they are, so that nothing has to be reset.
+
+    asyncpg's own pool would do; what it does for each loan costs as much as the statement does here.
+    """
 
     def __init__(self, connect_arguments: dict[str, Any], size: int, timeout_seconds: float) -> None:
+        self._connect_arguments = connect_arguments
         self._turns = Turns(size, timeout_seconds)
-        # Nothing in a session is ever changed, so there is nothing to reset; the default is a round trip.
-        self._pool = asyncpg.create_pool(**connect_arguments, min_size=0, max_size=size, reset=_leave_as_it_is)
+        # With when they were last used; the last goes first, so that those not needed stay unused.
+        self._idle: list[tuple[Any, float]] = []
 
     async def run(self, statement: str, *values: Any) -> bool:
         """Whether the statement did something. Raises Busy if it was not sent, CommitUnknown if nobody answered."""
         await self._turns.take()
         try:
-            connection = await self._acquire()
+            connection = await self._connected()
             try:
                 return await _run(connection, statement, values)
             finally:
-                await self._pool.release(connection)
+                self._idle.append((connection, time.monotonic()))
         finally:
             self._turns.give_back()
 
     async def close(self) -> None:
-        await self._pool
-        try:
-            await asyncio.wait_for(self._pool.close(), _CLOSE_TIMEOUT_SECONDS)
-        except TimeoutError:
-            self._pool.terminate()
+        closing = [connection.close(timeout=_CLOSE_TIMEOUT_SECONDS) for connection, _ in self._idle]
+        await asyncio.gather(*closing, return_exceptions=True)
 
-    async def _acquire(self) -> Any:
+    async def _connected(self) -> Any:
+        while self._idle:
+            connection, used_at = self._idle.pop()
+            if time.monotonic() - used_at < _IDLE_SECONDS_MAX and not connection.is_closed():
+                return connection
+            connection.terminate()
         try:
-            await self._pool  # The first time, this makes it ready; it opens no connection.
-            return await self._pool.acquire()
+            return await asyncpg.connect(**self._connect_arguments)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise Busy from error
 
@@ -182,6 +190,3 @@ async def _run(connection: Any, statement: str, values: tuple[Any, ...]) -> bool
         raise CommitUnknown from error
     except asyncpg.PostgresError:
         return False  # The server has undone it. The general way will ask again, or say what is wrong.
-
-
-async def _leave_as_it_is(_connection: Any) -> None: ...
