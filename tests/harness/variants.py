@@ -150,12 +150,12 @@ _command: ContextVar[Any] = ContextVar("command")
 
 @variant("the caller's key is the processor's key", "I3", "I1g")
 def _callers_key_passed_on() -> None:
-    def make_claim(claim: Any) -> Any:
-        async def _claim(self: Any, payment: Payment, command: Any) -> Any:
+    def make_pay(pay: Any) -> Any:
+        async def _pay(self: Any, payment: Payment, command: Any, is_claimed: asyncio.Event) -> PayOrderAnswer:
             _command.set(command)
-            return await claim(self, payment, command)
+            return await pay(self, payment, command, is_claimed)
 
-        return _claim
+        return _pay
 
     def make_charge(charge: Any) -> Any:
         async def _charge(self: Any, payment: Payment, source: Any, began: float) -> Outcome:
@@ -165,7 +165,7 @@ def _callers_key_passed_on() -> None:
 
         return _charge
 
-    _replace(PayOrder, "_claim", make_claim)
+    _replace(PayOrder, "_pay", make_pay)
     _replace(PayOrder, "_charge", make_charge)
 
 
@@ -260,40 +260,36 @@ def _sends_again() -> None:
     _replace(Reconcile, "_settle_payment", make_settle)
 
 
-async def _said_already(answer: PayOrderAnswer) -> PayOrderAnswer:
-    return answer
-
-
 @variant("a transaction is held over the call", "I3", "I1g", points=("charge.after_answer", "settle.before_commit"))
 def _transaction_over_the_call() -> None:
-    async def _claim(self: Any, payment: Payment, command: Any) -> Any:
+    async def _pay(self: Any, payment: Payment, command: Any, _is_claimed: asyncio.Event) -> PayOrderAnswer:
         began = self._clock.uptime_seconds()
         async with self._store._database._writes.connect() as connection, connection.begin():
             replay = await payments.claim(connection, payment, command.owner, command.key, 60_000)
             if replay is not None:
-                return replay
+                return PayOrderAnswer(replay.resource_id, replay.reply, is_replay=True)
             settled = payment.after(await self._charge(payment, command.source, began))
             if settled.status is PaymentStatus.PROCESSING:
-                return self._background.start(_said_already(self._still_open(payment)))
+                return self._still_open(payment)
             reply = self._render(settled)
             await payments.settle(connection, settled, reply, self._clock.now())
-        return self._background.start(_said_already(PayOrderAnswer(payment.id, reply)))
+        return PayOrderAnswer(payment.id, reply)
 
-    PayOrder._claim = _claim
+    PayOrder._pay = _pay
 
 
 @variant("charged before the claim", "I1", "I1g", "I3")
 def _charge_first() -> None:
-    async def _claim(self: Any, payment: Payment, command: Any) -> Any:
+    async def _pay(self: Any, payment: Payment, command: Any, _is_claimed: asyncio.Event) -> PayOrderAnswer:
         outcome = await self._charge(payment, command.source, self._clock.uptime_seconds())
         replay = await self._store.claim(payment, command.owner, command.key)
         if replay is not None:
-            return replay
+            return PayOrderAnswer(replay.resource_id, replay.reply, is_replay=True)
         settled = payment.after(outcome)
         is_open = settled.status is PaymentStatus.PROCESSING
-        return self._background.start(self._leave_open(payment) if is_open else self._settle(settled))
+        return await (self._leave_open(payment) if is_open else self._settle(settled))
 
-    PayOrder._claim = _claim
+    PayOrder._pay = _pay
 
 
 @variant("no lock on the order and no partial unique index", "I1", "I1g", needs=(NO_LIVE_INDEX,))
@@ -365,11 +361,7 @@ def _settle_unconditionally() -> None:
 )
 def _not_detached() -> None:
     async def __call__(self: Any, command: Any) -> PayOrderAnswer:  # noqa: N807 - the workflow's own name
-        payment, began = self._new_payment(command), self._clock.uptime_seconds()
-        replay = await self._store.claim(payment, command.owner, command.key)
-        if replay is not None:
-            return PayOrderAnswer(replay.resource_id, replay.reply, is_replay=True)
-        return await self._charge_and_settle(payment, command.source, began)
+        return await self._pay(self._new_payment(command), command, asyncio.Event())
 
     PayOrder.__call__ = __call__
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from payorder.domain.errors import Busy
-from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
+from payorder.domain.idempotency import IdempotencyKey, Reply
 from payorder.domain.money import Money
 from payorder.domain.outcome import Outcome, Unknown
 from payorder.domain.payment import Payment
@@ -96,17 +96,15 @@ class PayOrder:
         """
         if len(self._background) >= self._limits.at_once:
             raise Busy
-        deadline = self._clock.uptime_seconds() + command.answer_within_seconds
-        payment = self._new_payment(command)
-        # Claim and charge are both detached: a caller who left between them would leave the order locked.
-        claimed = await asyncio.shield(self._background.start(self._claim(payment, command)))
-        if isinstance(claimed, Replay):
-            return PayOrderAnswer(claimed.resource_id, claimed.reply, is_replay=True)
-        done, _ = await asyncio.wait({claimed}, timeout=max(0, deadline - self._clock.uptime_seconds()))
-        return claimed.result() if done else self._still_open(payment)
+        payment, is_claimed = self._new_payment(command), asyncio.Event()
+        # Detached as a whole: a caller who left in the middle would leave the order locked.
+        paying = self._background.start(self._pay(payment, command, is_claimed))
+        await asyncio.wait({paying}, timeout=max(0, command.answer_within_seconds))
+        if not paying.done():
+            await _claimed_or_ended(paying, is_claimed)
+        return paying.result() if paying.done() else self._still_open(payment)
 
-    async def _claim(self, payment: Payment, command: PayOrderCommand) -> "Replay | asyncio.Task[PayOrderAnswer]":
-        """The replay, or the task that now charges and settles."""
+    async def _pay(self, payment: Payment, command: PayOrderCommand, is_claimed: asyncio.Event) -> PayOrderAnswer:
         # Whoever joins a long queue is only refused later.
         if self._backlog >= self._limits.backlog:
             raise Busy
@@ -114,11 +112,9 @@ class PayOrder:
         with self._in_backlog():
             replay = await self._store.claim(payment, command.owner, command.key)
         if replay is not None:
-            return replay
-        return self._background.start(self._charge_and_settle(payment, command.source, began))
-
-    async def _charge_and_settle(self, payment: Payment, source: Source, began: float) -> PayOrderAnswer:
-        outcome = await self._charge(payment, source, began)
+            return PayOrderAnswer(replay.resource_id, replay.reply, is_replay=True)
+        is_claimed.set()
+        outcome = await self._charge(payment, command.source, began)
         settled = payment.after(outcome)
         # Settlements count with the claims: a process that claims faster than it settles only makes its callers wait.
         with self._in_backlog():
@@ -139,7 +135,8 @@ class PayOrder:
     async def _settle(self, payment: Payment) -> PayOrderAnswer:
         """The money has moved or not: that must be written down, here or, if the database stays away, by reconcile."""
         for attempt in range(_SETTLE_ATTEMPTS):
-            await asyncio.sleep(_SETTLE_WAIT_SECONDS * attempt**2)
+            if attempt:
+                await asyncio.sleep(_SETTLE_WAIT_SECONDS * attempt**2)
             with suppress(Busy):
                 reply = await self._store.settle(payment, self._render(payment), self._clock.now())
                 return PayOrderAnswer(payment.id, reply)
@@ -172,3 +169,12 @@ class PayOrder:
             created_at=self._clock.now(),
             processor=self._processor_name,
         )
+
+
+async def _claimed_or_ended(paying: "asyncio.Task[PayOrderAnswer]", is_claimed: asyncio.Event) -> None:
+    """Before the claim nobody can say whether there is a payment."""
+    claiming = asyncio.create_task(is_claimed.wait())
+    try:
+        await asyncio.wait({paying, claiming}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        claiming.cancel()
