@@ -190,6 +190,8 @@ function envoy_on_request(handle)
     headers:remove("traceparent")
   end
   remove_others(headers)
+  -- Tells the service that headers of its answer will be read.
+  headers:replace("x-edge", "rest")
   metadata:set("rest_edge", "binding", index)
 end
 

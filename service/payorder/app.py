@@ -15,11 +15,11 @@ from payorder.adapters.system import SystemClock, new_id
 from payorder.adapters.tokens import FileKeySet, JwtVerifier, KeySet, NoKeySet, UrlKeySet
 from payorder.config import Settings, SettingsFault
 from payorder.edge.idempotency import IdempotencyKeys
-from payorder.edge.interceptors import CallSteps
 from payorder.edge.orders import OrderServicer
 from payorder.edge.payments import PaymentServicer
 from payorder.edge.replies import to_order_reply, to_payment_reply
 from payorder.edge.server import EdgeServer, ServerLimits
+from payorder.edge.steps import CallSteps
 from payorder.observability.logging import CallLog
 from payorder.ports.clock import Clock
 from payorder.ports.processor import Processor, ProcessorFactory

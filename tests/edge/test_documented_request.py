@@ -29,7 +29,7 @@ async def test_the_documented_card_pays_the_order(stack: Stack, door: Door) -> N
         "addressCountry": "gb",
         "addressPostCode": "N12 9XX",
     } == paid.body["source"]
-    assert f"/payments/{paid.body['id']}" == paid.headers["location"]
+    assert paid.headers.get("location") == (f"/payments/{paid.body['id']}" if paid.http else None)
     approved = await door.call("GetOrder", {"orderId": order}, token=stack.token())
     assert ("approved", paid.body["id"]) == (approved.body["status"], approved.body["latestPaymentId"])
 

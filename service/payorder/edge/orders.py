@@ -16,6 +16,7 @@ from payments.v1.order_service_pb2_grpc import OrderServiceServicer
 from payorder.domain.idempotency import Replay
 from payorder.domain.order import Order
 from payorder.edge.caller import current_caller
+from payorder.edge.headers import location_of, send_headers
 from payorder.edge.idempotency import IdempotencyKeys
 from payorder.edge.replies import REPLAYED
 from payorder.edge.translate import (
@@ -45,7 +46,7 @@ class OrderServicer(OrderServiceServicer):
         key = self._keys.of(request)
         created = await self._create_order(to_create_order_command(request, current_caller(), key))
         order_id = created.resource_id if isinstance(created, Replay) else created.id
-        return await _answered(context, created, ("location", f"/orders/{order_id}"))
+        return await _answered(context, created, location_of(f"/orders/{order_id}"))
 
     async def GetOrder(self, request: GetOrderRequest, context: Context) -> OrderMessage:
         return to_order_message(await self._store.get_order(to_id(request.order_id), current_caller().subject))
@@ -56,14 +57,13 @@ class OrderServicer(OrderServiceServicer):
 
     async def CancelOrder(self, request: CancelOrderRequest, context: Context) -> OrderMessage:
         key = self._keys.of(request)
-        return await _answered(
-            context, await self._cancel_order(to_id(request.order_id), current_caller().subject, key)
-        )
+        cancelled = await self._cancel_order(to_id(request.order_id), current_caller().subject, key)
+        return await _answered(context, cancelled, [])
 
 
-async def _answered(context: Context, result: Replay | Order, *metadata: tuple[str, str]) -> OrderMessage:
+async def _answered(context: Context, result: Replay | Order, headers: list[tuple[str, str]]) -> OrderMessage:
     if isinstance(result, Replay):
-        await context.send_initial_metadata((*metadata, REPLAYED))
+        await send_headers(context, [*headers, REPLAYED])
         return OrderMessage.FromString(result.reply.body)
-    await context.send_initial_metadata(metadata)
+    await send_headers(context, headers)
     return to_order_message(result)

@@ -13,6 +13,7 @@ from payments.v1.payment_service_pb2 import (
 )
 from payments.v1.payment_service_pb2_grpc import PaymentServiceServicer
 from payorder.edge.caller import current_caller
+from payorder.edge.headers import location_of, send_headers
 from payorder.edge.idempotency import IdempotencyKeys
 from payorder.edge.replies import REPLAYED, ErrorReply
 from payorder.edge.translate import (
@@ -46,7 +47,7 @@ class PaymentServicer(PaymentServiceServicer):
         answer = await self._pay_order(command)
         if answer.reply.code != grpc.StatusCode.OK.value[0]:
             raise ErrorReply(answer.reply, is_replay=answer.is_replay)
-        await context.send_initial_metadata(_metadata_of(answer))
+        await send_headers(context, _headers_of(answer))
         return OrderPayment.FromString(answer.reply.body)
 
     async def GetPayment(self, request: GetPaymentRequest, context: Context) -> OrderPayment:
@@ -67,11 +68,11 @@ class PaymentServicer(PaymentServiceServicer):
         return min(self._answer_within_seconds, left - _ANSWER_MARGIN_SECONDS)
 
 
-def _metadata_of(answer: PayOrderAnswer) -> tuple[tuple[str, str], ...]:
-    """What the REST edge turns into headers: where the payment is, 202 while its outcome is not known, a replay."""
-    metadata = [("location", f"/payments/{answer.payment_id}")]
+def _headers_of(answer: PayOrderAnswer) -> list[tuple[str, str]]:
+    """Where the payment is, 202 while its outcome is not known, a replay."""
+    headers = location_of(f"/payments/{answer.payment_id}")
     if answer.is_open:
-        metadata.append(("x-http-status", "202"))
+        headers.append(("x-http-status", "202"))
     if answer.is_replay:
-        metadata.append(REPLAYED)
-    return tuple(metadata)
+        headers.append(REPLAYED)
+    return headers

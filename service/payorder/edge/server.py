@@ -1,7 +1,7 @@
 """The gRPC server: our services, health, reflection, and the limits of all of them."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,9 @@ from grpc_reflection.v1alpha._async import ReflectionServicer
 
 from payments.v1 import order_service_pb2, order_service_pb2_grpc, payment_service_pb2, payment_service_pb2_grpc
 from payorder.domain.errors import Refusal
-from payorder.edge.interceptors import CallSteps
 from payorder.edge.orders import OrderServicer
 from payorder.edge.payments import PaymentServicer
+from payorder.edge.steps import CallSteps
 from payorder.edge.validation import validate
 from payorder.ports.store import Store
 
@@ -55,11 +55,10 @@ class EdgeServer:
         store: Store,
         limits: ServerLimits,
     ) -> None:
-        self._server = grpc.aio.server(
-            interceptors=[steps], maximum_concurrent_rpcs=limits.calls_max, options=_options(limits)
-        )
-        order_service_pb2_grpc.add_OrderServiceServicer_to_server(orders, self._server)
-        payment_service_pb2_grpc.add_PaymentServiceServicer_to_server(payments, self._server)
+        self._server = grpc.aio.server(maximum_concurrent_rpcs=limits.calls_max, options=_options(limits))
+        ours: Any = _Stepped(self._server, steps)
+        order_service_pb2_grpc.add_OrderServiceServicer_to_server(orders, ours)
+        payment_service_pb2_grpc.add_PaymentServiceServicer_to_server(payments, ours)
         self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if limits.serves_reflection:
@@ -104,6 +103,24 @@ class EdgeServer:
         status = health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in ("", *SERVICES):
             await self._health.set(service, status)
+
+
+class _Stepped:
+    """What generated code takes for the server: every method added to it is served inside the steps.
+
+    An interceptor would be asked again for the same method at every call.
+    """
+
+    def __init__(self, server: grpc.aio.Server, steps: CallSteps) -> None:
+        self._server = server
+        self._steps = steps
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """Generated code adds its methods twice; the other form tells their names."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        stepped = {name: self._steps.around(f"/{service}/{name}", handler) for name, handler in handlers.items()}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, stepped),))
 
 
 class _Writer:

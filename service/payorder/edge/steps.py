@@ -12,12 +12,11 @@ from uuid import UUID, uuid4
 import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc.status_pb2 import Status
-from grpc_interceptor import AsyncServerInterceptor
 
 from payorder.domain.errors import DeadlineTooShort, MalformedRequest, Refusal, ScopeMissing, Unauthenticated
 from payorder.edge.caller import set_current_caller
 from payorder.edge.metadata import metadata_values, read_metadata
-from payorder.edge.methods import METHODS, PACKAGE_PREFIX, Method
+from payorder.edge.methods import METHODS, Method
 from payorder.edge.replies import REPLAYED, ErrorReply, to_bytes
 from payorder.edge.status import Internal, Row, reason_name, row_of, status_of
 from payorder.edge.validation import validate
@@ -46,38 +45,26 @@ def _readable(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Mess
     return read
 
 
-def _with_our_messages(method_name: str, handler: Any) -> Any:
-    if method_name.startswith(PACKAGE_PREFIX):
-        handler = handler._replace(request_deserializer=_readable(handler.request_deserializer))
-    # Every answer leaves with its maps in order: a replay is the same bytes as the first answer.
-    return handler._replace(response_serializer=to_bytes)
-
-
-class CallSteps(AsyncServerInterceptor):
+class CallSteps:
     """Runs a handler of ours inside the steps. Only this class ends a call with an error."""
 
     def __init__(self, *, tokens: TokenVerifier, log: CallLog) -> None:
         self._tokens = tokens
         self._log = log
-        self._handlers: dict[str, Any] = {}
 
-    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        # A method's handler is always the same, and so is what is around it.
-        method_name = handler_call_details.method
-        if method_name not in self._handlers:
-            handler = await super().intercept_service(continuation, handler_call_details)  # type: ignore[no-untyped-call]  # no types
-            if handler is None:
-                return None
-            self._handlers[method_name] = _with_our_messages(method_name, handler)
-        return self._handlers[method_name]
+    def around(self, method_name: str, handler: Any) -> Any:
+        """The handler of a method (RpcMethodHandler) with the steps in front of it."""
+        method, behaviour = METHODS.get(method_name), handler.unary_unary
 
-    async def intercept(
-        self, method: Callable[..., Any], request_or_iterator: Any, context: Context, method_name: str
-    ) -> Any:
-        if not method_name.startswith(PACKAGE_PREFIX):
-            answer = method(request_or_iterator, context)
-            return answer if hasattr(answer, "__aiter__") else await answer
-        return await self._observed(METHODS.get(method_name), method, request_or_iterator, context)
+        async def run(request: Message, context: Context) -> Message:
+            return await self._observed(method, behaviour, request, context)
+
+        return handler._replace(
+            unary_unary=run,
+            request_deserializer=_readable(handler.request_deserializer),
+            # Every answer leaves with its maps in order: a replay is the same bytes as the first answer.
+            response_serializer=to_bytes,
+        )
 
     async def _observed(self, method: Method | None, handler: Handler, request: Message, context: Context) -> Message:
         read_metadata(context)

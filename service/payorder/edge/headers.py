@@ -1,0 +1,22 @@
+"""What the REST edge turns into headers of its answer: initial metadata of the RPC."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+
+from payorder.edge.metadata import metadata_values
+
+# Set by rest_edge.lua on what comes over REST.
+_FROM_REST = "x-edge"
+
+
+def location_of(path: str) -> list[tuple[str, str]]:
+    """Where what was created is to be found, for a caller over REST. One over gRPC has its id in the answer."""
+    return [("location", path)] if metadata_values(_FROM_REST) else []
+
+
+async def send_headers(context: "grpc.aio.ServicerContext[Any, Any]", headers: Sequence[tuple[str, str]]) -> None:
+    # With none to send, the answer goes out in one piece, which is cheaper.
+    if headers:
+        await context.send_initial_metadata(tuple(headers))
