@@ -12,7 +12,7 @@ from pathlib import Path
 from bench import machine, plots
 from bench.measure import Mismatch
 from bench.report import Section, markdown
-from bench.sections import history, in_flight, pay, start, workers
+from bench.sections import history, in_flight, pay, profile, start, workers
 from bench.sections.history_tables import NoRoom
 from bench.sizes import FULL, QUICK, Sizes
 from bench.stage import Stage, staged
@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 SCRATCH = ROOT / ".bench"
 SECTIONS: dict[str, Callable[[Stage, Sizes], Awaitable[Sequence[Section]]]] = {
     "pay": pay.measure,
+    "profile": profile.measure,
     "in_flight": in_flight.measure,
     "workers": workers.measure,
     "history": history.measure,
