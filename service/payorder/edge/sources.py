@@ -96,8 +96,11 @@ def _is_country(code: str) -> bool:
 
 def _cvc_digits(number: str) -> int:
     # A number whose length is not its brand's is of no brand; whether there is such a card is the processor's answer.
-    is_of_brand = _holds(PaymentCardNumber, number)
-    return 4 if is_of_brand and PaymentCardNumber(number).brand == PaymentCardBrand.amex else 3
+    try:
+        brand = PaymentCardNumber(number).brand
+    except PydanticCustomError:
+        return 3
+    return 4 if brand == PaymentCardBrand.amex else 3
 
 
 def _holds(rule: Callable[[str], object], value: str) -> bool:

@@ -107,7 +107,8 @@ def _texts(field: FieldDescriptor, value: object) -> Iterator[str]:
 
 def looks_like_a_card_number(text: str) -> bool:
     """Whether neighbouring groups of digits, with little between them, make 13 to 19 that a card could have."""
-    if sum(map(text.count, "0123456789")) < _CARD_NUMBER_LENGTHS.start:
+    digits_min = _CARD_NUMBER_LENGTHS.start
+    if len(text) < digits_min or sum(map(text.count, "0123456789")) < digits_min:
         return False
     runs = _DIGIT_GROUPS.finditer(_ID.sub(" : ", text))
     return any(_could_be_a_card(digits) for run in runs for digits in _neighbours(run[0]))
