@@ -2,13 +2,15 @@
 
 import base64
 import copy
+import subprocess
+import sys
 from random import Random
 
 import pytest
 
 from harness.cards import SENTINEL, card_number
 from harness.checker import check, leaks
-from harness.evidence import Charge, Evidence, Ledger
+from harness.evidence import Charge, Evidence, Ledger, read_faults
 from harness.search import occurrences
 
 ORDER, PAYMENT, FAILED = "order-1", "payment-1", "payment-0"
@@ -232,6 +234,7 @@ NUMBER = SENTINEL + "123456"
         f"{NUMBER[:4]} {NUMBER[4:8]} {NUMBER[8:12]} {NUMBER[12:]}".encode(),
         *(base64.b64encode(b"x" * before + NUMBER.encode()) for before in range(3)),
         b'{"cvc": "123"}',
+        b'{"cvc":"123"}',
         b"cvc=1234",
     ],
 )
@@ -248,3 +251,17 @@ def test_card_numbers_pass_the_luhn_check():
     for seed in range(50):
         digits = [int(digit) for digit in reversed(card_number(Random(seed)))]  # noqa: S311 - not secret
         assert 0 == (sum(digits[::2]) + sum(sum(divmod(2 * digit, 10)) for digit in digits[1::2])) % 10
+
+
+def test_a_fault_is_read_as_the_service_logs_it(tmp_path):
+    program = (
+        "from payorder.observability.logging import CallLog, configure\n"
+        "configure('INFO')\n"
+        "CallLog().event('serving')\n"
+        "try: raise ValueError('fault')\n"
+        "except ValueError as fault: CallLog().fault(fault)\n"
+    )
+    with (tmp_path / "log").open("wb") as log:
+        subprocess.run([sys.executable, "-c", program], stdout=log, check=True)
+        log.write(b'{"event":"fault","faults":[{"type":"cut sho')
+    assert ["ValueError at <string>:4 <module>"] == list(read_faults(tmp_path / "log"))

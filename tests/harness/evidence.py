@@ -81,16 +81,17 @@ async def collect(ledger: Path, transcripts: Iterable[Path], database_url: str, 
         tables={table: await read_table(database_url, f"SELECT * FROM {table}") for table in TABLES},  # noqa: S608
         calls=calls,
         notes=[line for line in lines if "method" not in line],
-        faults=[fault for log in logs for fault in _read_faults(log)],
+        faults=[fault for log in logs for fault in read_faults(log)],
     )
 
 
-def _read_faults(log: Path) -> Iterator[str]:
+def read_faults(log: Path) -> Iterator[str]:
     with log.open(encoding="utf-8") as file:
         for line in file:
             # A kill can cut a line short.
-            if '"event": "fault"' in line and line.endswith("}\n"):
-                yield " <- ".join(_place(each) for each in json.loads(line)["faults"])
+            told = json.loads(line) if '"fault"' in line and line.endswith("}\n") else {}
+            if told.get("event") == "fault":
+                yield " <- ".join(_place(each) for each in told["faults"])
 
 
 def _place(fault: Row) -> str:
