@@ -1,7 +1,7 @@
 """The composition root: the one place that knows every concrete class."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -12,8 +12,10 @@ import stamina
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.system import SystemClock, new_id
-from payorder.adapters.tokens import FileKeySet, JwtVerifier, KeySet, NoKeySet, UrlKeySet
-from payorder.config import Settings, SettingsFault
+from payorder.adapters.tokens.files import DisabledSubjects, FileKeySet
+from payorder.adapters.tokens.keys import NoKeySet
+from payorder.adapters.tokens.verifier import JwtVerifier, KeySet, TokenRules
+from payorder.config import Environment, Settings, SettingsFault
 from payorder.edge.idempotency import IdempotencyKeys
 from payorder.edge.orders import OrderServicer
 from payorder.edge.payments import PaymentServicer
@@ -24,7 +26,6 @@ from payorder.observability.logging import CallLog
 from payorder.ports.clock import Clock
 from payorder.ports.processor import Processor, ProcessorFactory
 from payorder.ports.store import Store
-from payorder.ports.tokens import TokenVerifier
 from payorder.workflows.background import Background
 from payorder.workflows.cancel_order import CancelOrder
 from payorder.workflows.create_order import CreateOrder
@@ -56,7 +57,10 @@ async def running(settings: Settings, *, worker: int | None = None) -> AsyncIter
     )
     processor = load_processor(settings)
     background = Background(on_fault=log.fault)
-    server, reconcile = _assemble(settings, store, processor, clock, background, log, shares_port=worker is not None)
+    tokens = _tokens(settings, log)
+    server, reconcile = _assemble(
+        settings, store, processor, clock, background, tokens, log, shares_port=worker is not None
+    )
     reconciling = asyncio.create_task(reconcile.run())
     try:
         port = await server.start()
@@ -71,6 +75,7 @@ async def running(settings: Settings, *, worker: int | None = None) -> AsyncIter
         await asyncio.wait({reconciling}, timeout=_STOP_TIMEOUT_SECONDS)
         reconciling.cancel()
         await asyncio.gather(reconciling, return_exceptions=True)
+        await tokens.close()
         await processor.close()
         await store.close()
 
@@ -95,21 +100,13 @@ def load_processor(settings: Settings) -> Processor:
         raise SettingsFault(f"PAYORDER_PROCESSOR_OPTIONS: {error}") from error
 
 
-def load_keys(settings: Settings) -> KeySet:
-    if settings.jwks.startswith(("http://", "https://")):
-        return UrlKeySet(settings.jwks)
-    try:
-        return FileKeySet(Path(settings.jwks))
-    except (OSError, NoKeySet) as error:
-        raise SettingsFault("PAYORDER_JWKS: cannot be read as a key set (RFC 7517)") from error
-
-
 def _assemble(
     settings: Settings,
     store: Store,
     processor: Processor,
     clock: Clock,
     background: Background,
+    tokens: JwtVerifier,
     log: CallLog,
     *,
     shares_port: bool,
@@ -131,7 +128,12 @@ def _assemble(
         payments=PaymentServicer(
             pay_order=pay_order, store=store, keys=keys, answer_within_seconds=settings.answer_within_seconds
         ),
-        steps=CallSteps(tokens=_tokens(settings), log=log),
+        steps=CallSteps(
+            tokens=tokens,
+            disabled=_disabled(settings),
+            believes_certificates=settings.forwarded_client_cert,
+            log=log,
+        ),
         store=store,
         limits=_server_limits(settings, shares_port),
     )
@@ -176,13 +178,39 @@ def _reconcile(settings: Settings, store: Store, processor: Processor, clock: Cl
     )
 
 
-def _tokens(settings: Settings) -> TokenVerifier:
-    return JwtVerifier(
-        keys=load_keys(settings),
-        issuer=settings.issuer,
+def _tokens(settings: Settings, log: CallLog) -> JwtVerifier:
+    rules = TokenRules(
         audience=settings.audience,
+        types=frozenset(settings.token_types.lower().split()),
         lifetime_seconds_max=settings.token_lifetime_seconds_max,
     )
+    return JwtVerifier({issuer: _keys(settings, issuer, log) for issuer in settings.issuers}, rules)
+
+
+def _keys(settings: Settings, issuer: str, log: CallLog) -> KeySet:
+    if settings.jwks is None or settings.jwks.startswith(("http://", "https://")):
+        return _remote_keys(settings, issuer, log)
+    try:
+        return FileKeySet(Path(settings.jwks))
+    except (OSError, NoKeySet) as error:
+        raise SettingsFault("PAYORDER_JWKS: cannot be read as a key set (RFC 7517)") from error
+
+
+def _remote_keys(settings: Settings, issuer: str, log: CallLog) -> KeySet:
+    from payorder.adapters.tokens import remote  # noqa: PLC0415 - an HTTP client costs a quarter of a second to import
+
+    allows_http = settings.env is Environment.DEVELOPMENT
+    read = remote.key_set_at(settings.jwks) if settings.jwks else remote.key_set_of(issuer, allows_http=allows_http)
+    return remote.RemoteKeySet(read, on_failure=lambda cause: log.event("no keys", issuer=issuer, cause=cause))
+
+
+def _disabled(settings: Settings) -> Container[str]:
+    if settings.disabled_subjects is None:
+        return frozenset()
+    try:
+        return DisabledSubjects(settings.disabled_subjects)
+    except (OSError, ValueError) as error:
+        raise SettingsFault("PAYORDER_DISABLED_SUBJECTS: cannot be read as lines of UTF-8") from error
 
 
 def _server_limits(settings: Settings, shares_port: bool) -> ServerLimits:

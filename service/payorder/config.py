@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
@@ -52,9 +53,12 @@ class Settings(BaseSettings):
     database_pool_size: Annotated[int, Field(ge=1, le=100)] = 10
     database_pool_timeout_seconds: Annotated[float, Field(gt=0, le=10)] = 1.0
 
-    issuer: str
+    issuer: Annotated[str, Field(pattern=r"\S", description="one issuer, or several with spaces between them")]
     audience: str = "payorder"
-    jwks: Annotated[str, Field(description="path or http(s) URL of the issuer's key set")]
+    jwks: Annotated[str | None, Field(description="path or http(s) URL of the key set of the one issuer")] = None
+    token_types: Annotated[str, Field(pattern=r"^(at\+jwt|JWT|at\+jwt JWT|JWT at\+jwt)$")] = "at+jwt"  # noqa: S105 - a type
+    disabled_subjects: Path | None = None
+    forwarded_client_cert: bool = False
     token_lifetime_seconds_max: Annotated[int, Field(gt=0)] = 24 * 60 * 60
 
     processor: str | None = None
@@ -75,6 +79,10 @@ class Settings(BaseSettings):
     calls_max: Annotated[int, Field(ge=1)] = 8192
     reflection: bool | None = None
     drain_seconds: Annotated[float, Field(ge=0)] = 30.0
+
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.issuer.split()))
 
     @property
     def processor_name(self) -> str:
@@ -107,24 +115,45 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _refuse_what_does_not_fit(self) -> Self:
-        faults = self._faults_in_production() if self.env is Environment.PRODUCTION else []
+        faults = self._faults_of_issuers()
+        if self.env is Environment.PRODUCTION:
+            faults += self._faults_in_production()
         if self.reconcile_after_seconds <= self.charge_timeout_seconds:
             faults.append("PAYORDER_RECONCILE_AFTER_SECONDS: must be longer than PAYORDER_CHARGE_TIMEOUT_SECONDS")
         if faults:
             raise ValueError("\n".join(faults))
         return self
 
+    def _faults_of_issuers(self) -> list[str]:
+        """Without a key set of its own an issuer is asked for it, and so it must be an URL."""
+        if self.jwks is not None:
+            several = len(self.issuers) > 1
+            return ["PAYORDER_JWKS: is the key set of one issuer, and there are several"] if several else []
+        schemes = ("https",) if self.env is Environment.PRODUCTION else ("https", "http")
+        if all(_is_plain_url(issuer, schemes) for issuer in self.issuers):
+            return []
+        return [f"PAYORDER_ISSUER: must be {' or '.join(schemes)} URLs, unless PAYORDER_JWKS is given"]
+
     def _faults_in_production(self) -> list[str]:
         faults = []
-        if self.issuer == DEVELOPMENT_ISSUER:
+        if DEVELOPMENT_ISSUER in self.issuers and self.jwks is not None:
             faults.append("PAYORDER_ISSUER: the development issuer is not trusted in production")
-        if self.jwks.startswith("http://") and urlsplit(self.jwks).hostname not in _LOOPBACK:
+        if self.jwks and self.jwks.startswith("http://") and urlsplit(self.jwks).hostname not in _LOOPBACK:
             faults.append("PAYORDER_JWKS: must be https, a file, or on this machine in production")
         if self.processor is None:
             faults.append("PAYORDER_PROCESSOR: must be named in production")
         if len(self.fingerprint_secrets[0].reveal()) < FINGERPRINT_KEY_LENGTH_MIN:
             faults.append("PAYORDER_FINGERPRINT_KEY: must have at least 32 characters in production")
         return faults
+
+
+def _is_plain_url(text: str, schemes: tuple[str, ...]) -> bool:
+    """An issuer identifier has neither query nor fragment (OpenID Connect Core 1.0, section 2); ours no password."""
+    try:
+        url = urlsplit(text)
+    except ValueError:
+        return False
+    return url.scheme in schemes and bool(url.hostname) and not (url.username or "?" in text or "#" in text)
 
 
 def _line(fault: Mapping[str, object]) -> str:

@@ -17,7 +17,6 @@ SHOW = "import os; from payorder.config import Settings; print(repr(Settings.fro
 
 GOOD = {
     "ISSUER": "https://issuer.example",
-    "JWKS": "https://issuer.example/jwks",
     "PROCESSOR": "sandbox",
     "FINGERPRINT_KEY": "f" * 32,
 }
@@ -63,25 +62,38 @@ def test_every_fault_is_told_at_once_by_the_name_of_its_setting() -> None:
         "CALLS_MAX": "0",
         "REFLECTION": "leak",
         "DRAIN_SECONDS": "-1",
+        "TOKEN_TYPES": "leak",
+        "FORWARDED_CLIENT_CERT": "leak",
         "DATABASE_URI": "leak",
         "PASSWORD": "leak",
     }
     ended = serve(wrong)
     told = {line.partition(":")[0].removeprefix(PREFIX) for line in ended.stderr.splitlines()[1:]}
-    assert {*wrong, "ISSUER", "JWKS"} - {"PROCESSOR_OPTIONS"} == told
+    assert {*wrong, "ISSUER"} - {"PROCESSOR_OPTIONS"} == told
     assert (1, "", False) == (ended.returncode, ended.stdout, "leak" in ended.stderr)
 
 
 # Each alone makes good settings bad; `leak` is what must not be told.
 BAD: list[tuple[dict[str, str | None], str]] = [
     ({"ISSUER": DEVELOPMENT_ISSUER}, "ISSUER"),
+    ({"ISSUER": DEVELOPMENT_ISSUER, "JWKS": "https://issuer.example/jwks"}, "ISSUER"),
+    ({"ISSUER": " "}, "ISSUER"),
+    ({"ISSUER": "http://leak.example"}, "ISSUER"),
+    ({"ISSUER": "http://127.0.0.1:8080"}, "ISSUER"),
+    ({"ISSUER": "https://issuer.example http://leak.example"}, "ISSUER"),
+    ({"ISSUER": "https://user:leak@issuer.example"}, "ISSUER"),
+    ({"ISSUER": "https://issuer.example?leak"}, "ISSUER"),
+    ({"ISSUER": "https://issuer.example#leak"}, "ISSUER"),
+    ({"ISSUER": "https://[leak"}, "ISSUER"),
+    ({"ISSUER": "leak.example"}, "ISSUER"),
+    ({"ISSUER": "https://issuer.example https://another.example", "JWKS": "https://issuer.example/leak"}, "JWKS"),
+    ({"TOKEN_TYPES": "leak"}, "TOKEN_TYPES"),
     ({"PROCESSOR": None}, "PROCESSOR"),
     ({"FINGERPRINT_KEY": None}, "FINGERPRINT_KEY"),
     ({"FINGERPRINT_KEY": "leak"}, "FINGERPRINT_KEY"),
     ({"FINGERPRINT_KEY": "leak" * 7}, "FINGERPRINT_KEY"),
     ({"RECONCILE_AFTER_SECONDS": "20"}, "RECONCILE_AFTER_SECONDS"),
     ({"ISSUER": None}, "ISSUER"),
-    ({"JWKS": None}, "JWKS"),
     ({"PROCESSOR_OPTIONS": "leak"}, "PROCESSOR_OPTIONS"),
     ({"PROCESSOR_OPTIONS": '["leak"]'}, "PROCESSOR_OPTIONS"),
     ({"PROCESSOR_OPTIONS": '{"a": {"leak": 1}}'}, "PROCESSOR_OPTIONS"),
@@ -123,6 +135,10 @@ def test_production_refuses_every_bad_setting_in_one_line_that_names_it() -> Non
     [
         ({"JWKS": "/nowhere/leak/jwks.json"}, "payorder: PAYORDER_JWKS: cannot be read as a key set (RFC 7517)"),
         ({"JWKS": "/proc/self/status"}, "payorder: PAYORDER_JWKS: cannot be read as a key set (RFC 7517)"),
+        (
+            {"DISABLED_SUBJECTS": "/nowhere/leak"},
+            "payorder: PAYORDER_DISABLED_SUBJECTS: cannot be read as lines of UTF-8",
+        ),
         ({"LISTEN": "host.invalid:1"}, "payorder: cannot listen on host.invalid:1"),
     ],
 )
@@ -144,6 +160,12 @@ def test_development_needs_neither_processor_nor_key(tmp_path: Path) -> None:
     jwks = Issuer(tmp_path).jwks_path
     shown = run({"ENV": "development", "ISSUER": DEVELOPMENT_ISSUER, "JWKS": str(jwks)}, "-c", SHOW)
     assert 0 == shown.returncode
+
+
+def test_several_issuers_are_found_by_discovery() -> None:
+    show = "from payorder.config import Settings; print(*Settings.from_env().issuers, sep=chr(10))"
+    shown = run(GOOD | {"ISSUER": "https://a.example  https://b.example/realms/b/ https://a.example"}, "-c", show)
+    assert ["https://a.example", "https://b.example/realms/b/"] == shown.stdout.split()
 
 
 def test_settings_do_not_show_their_secret() -> None:

@@ -40,6 +40,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_DEADLINE_TOO_SHORT: _ErrorReason.ValueType  # 15
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 16
     ERROR_REASON_IDEMPOTENCY_KEY_REUSED: _ErrorReason.ValueType  # 17
+    ERROR_REASON_SUBJECT_DISABLED: _ErrorReason.ValueType  # 18
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper): ...
 
@@ -61,4 +62,5 @@ ERROR_REASON_BUSY: ErrorReason.ValueType  # 14
 ERROR_REASON_DEADLINE_TOO_SHORT: ErrorReason.ValueType  # 15
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 16
 ERROR_REASON_IDEMPOTENCY_KEY_REUSED: ErrorReason.ValueType  # 17
+ERROR_REASON_SUBJECT_DISABLED: ErrorReason.ValueType  # 18
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -6,6 +6,7 @@ Refusal
 ├── AmountMismatch         not the order's amount
 ├── CurrencyMismatch       not the order's currency
 ├── Unauthenticated        no token, or none that is accepted
+├── SubjectDisabled        the token is good, but whom it stands for has been shut out
 ├── ScopeMissing           the token does not allow this
 ├── OrderNotFound          no such order or payment, or somebody else's
 ├── OrderAlreadyPaid       a payment succeeded
@@ -70,6 +71,10 @@ class Unauthenticated(Refusal):
         """`cause` is for the log alone: every caller gets the same answer."""
         super().__init__(cause)
         self.cause = cause
+
+
+class SubjectDisabled(Refusal):
+    pass
 
 
 class ScopeMissing(Refusal):

@@ -30,6 +30,7 @@ from payorder.domain.errors import (
     RateLimited,
     Refusal,
     ScopeMissing,
+    SubjectDisabled,
     Unauthenticated,
 )
 from payorder.domain.payment import Payment
@@ -119,6 +120,13 @@ STATUS: Mapping[type[Unanswered], Row] = {
         R.ERROR_REASON_UNAUTHENTICATED,
         "Authentication is required",
         "Send a valid access token as a bearer token.",
+    ),
+    SubjectDisabled: Row(
+        StatusCode.PERMISSION_DENIED,
+        403,
+        R.ERROR_REASON_SUBJECT_DISABLED,
+        "The caller is disabled",
+        "The access token is valid, but its subject may not call for now.",
     ),
     ScopeMissing: Row(
         StatusCode.PERMISSION_DENIED,

@@ -3,7 +3,7 @@
 Our own services pass all of them; health and reflection, which serve no data, pass none.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from contextlib import suppress
 from time import perf_counter
 from typing import Any, NoReturn
@@ -13,8 +13,16 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from google.rpc.status_pb2 import Status
 
-from payorder.domain.errors import DeadlineTooShort, MalformedRequest, Refusal, ScopeMissing, Unauthenticated
+from payorder.domain.errors import (
+    DeadlineTooShort,
+    MalformedRequest,
+    Refusal,
+    ScopeMissing,
+    SubjectDisabled,
+    Unauthenticated,
+)
 from payorder.edge.caller import set_current_caller
+from payorder.edge.certificate import forwarded_certificate
 from payorder.edge.metadata import metadata_values, read_metadata
 from payorder.edge.methods import METHODS, Method
 from payorder.edge.replies import REPLAYED, ErrorReply, to_bytes
@@ -48,8 +56,13 @@ def _readable(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Mess
 class CallSteps:
     """Runs a handler of ours inside the steps. Only this class ends a call with an error."""
 
-    def __init__(self, *, tokens: TokenVerifier, log: CallLog) -> None:
+    def __init__(
+        self, *, tokens: TokenVerifier, disabled: Container[str], believes_certificates: bool, log: CallLog
+    ) -> None:
+        """`disabled` are subjects; `believes_certificates`: whoever reaches us directly is Envoy."""
         self._tokens = tokens
+        self._disabled = disabled
+        self._believes_certificates = believes_certificates
         self._log = log
 
     def around(self, method_name: str, handler: Any) -> Any:
@@ -107,6 +120,8 @@ class CallSteps:
     ) -> Message:
         caller = await self._authenticate()
         call.subject = caller.subject
+        if caller.subject in self._disabled:
+            raise SubjectDisabled
         _refuse_without_scope(method, caller)
         set_current_caller(caller)
         if isinstance(request, _Unreadable):
@@ -122,7 +137,8 @@ class CallSteps:
         value = values[0]
         if value[: len(_BEARER)].lower() != _BEARER:
             raise Unauthenticated("not a bearer token")
-        return await self._tokens.verify(value[len(_BEARER) :].strip(" "))
+        certificate = forwarded_certificate() if self._believes_certificates else None
+        return await self._tokens.verify(value[len(_BEARER) :].strip(" "), certificate)
 
 
 class _Call:

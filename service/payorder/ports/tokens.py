@@ -13,6 +13,9 @@ class Caller:
 
 
 class TokenVerifier(Protocol):
-    async def verify(self, token: str) -> Caller:
-        """Raises Unauthenticated for every token that is not accepted."""
+    async def verify(self, token: str, certificate: str | None) -> Caller:
+        """Raises Unauthenticated for every token that is not accepted.
+
+        `certificate` is the one that the client has shown, as SHA-256 in base64url: some tokens are good with it alone.
+        """
         ...
