@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[3]
 TEMPLATE = ROOT / "envoy" / "envoy.yaml"
 DESCRIPTOR_SET = ROOT / "generated" / "payments.binpb"
 LUA_FOLDERS = (ROOT / "envoy", ROOT / "generated")
+JWKS_CACHE_SECONDS = 300
 TRUSTED_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
 
@@ -24,7 +26,8 @@ TRUSTED_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 class EnvoySettings:
     """What differs from one Envoy to the next.
 
-    `jwks` is the absolute path of a JWKS file, read once at start, or an http(s) URL, read every five minutes.
+    `issuers` says for each where its keys are: the absolute path of a JWKS file, read once at Envoy's start,
+    or an http(s) URL (the `jwks_uri` of its discovery document), read again every `jwks_cache_seconds`.
     `cors_origins` are exact, as "https://shop.example"; none means that no browser of another origin may call.
     `admin_socket` is a path that does not exist yet, at most 107 bytes long.
     """
@@ -33,9 +36,9 @@ class EnvoySettings:
     listen_port: int
     grpc_address: str
     grpc_port: int
-    issuer: str
+    issuers: Mapping[str, str]
     audience: str
-    jwks: str
+    jwks_cache_seconds: int
     cors_origins: tuple[str, ...]
     requests_per_second: int
     connections_max: int
@@ -44,14 +47,14 @@ class EnvoySettings:
 
 def render(settings: EnvoySettings) -> str:
     """The text of envoy.yaml, with absolute paths: Envoy may start in any folder."""
-    keys = urlsplit(settings.jwks)
+    names = {issuer: f"issuer_{number}" for number, issuer in enumerate(settings.issuers)}
     values = {
         "listen_address": settings.listen_address,
         "listen_port": settings.listen_port,
         "grpc_address": settings.grpc_address,
         "grpc_port": settings.grpc_port,
-        "issuer": settings.issuer,
-        "audience": settings.audience,
+        "providers": {name: jwt_provider(settings, issuer, name) for issuer, name in names.items()},
+        "requirements": [{"provider_name": name} for name in names.values()],
         "cors_origins": [{"exact": origin} for origin in settings.cors_origins],
         "requests_per_second": settings.requests_per_second,
         "connections_max": settings.connections_max,
@@ -60,10 +63,9 @@ def render(settings: EnvoySettings) -> str:
         "rest_edge_source": lua_source("rest_edge"),
         "strict_json_source": lua_source("strict_json"),
     }
-    fragments = {
-        "jwks_source": remote_jwks(settings.jwks) if keys.hostname else local_jwks(settings.jwks),
-        "issuer_cluster": f"- {json.dumps(issuer_cluster(keys))}" if keys.hostname else "",
-    }
+    remote = {name: settings.issuers[issuer] for issuer, name in names.items() if _is_url(settings.issuers[issuer])}
+    clusters = [f"- {json.dumps(issuer_cluster(name, urlsplit(url)))}" for name, url in remote.items()]
+    fragments = {"issuer_clusters": "\n  ".join(clusters)}
     template = Template(TEMPLATE.read_text(encoding="utf-8"))
     return template.substitute({name: json.dumps(value) for name, value in values.items()} | fragments)
 
@@ -74,28 +76,45 @@ def lua_source(module: str) -> str:
     return f"package.path = {json.dumps(path)}\nrequire({json.dumps(module)})\n"
 
 
-def local_jwks(path: str) -> str:
-    return f"local_jwks: {json.dumps({'filename': path})}"
+def jwt_provider(settings: EnvoySettings, issuer: str, name: str) -> dict[str, object]:
+    keys = settings.issuers[issuer]
+    provider: dict[str, object] = {
+        "issuer": issuer,
+        "audiences": [settings.audience],
+        # Named, because without it a token in the query is taken too.
+        "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
+        "forward": True,
+        "require_expiration": True,
+        "clock_skew_seconds": 30,
+        "payload_in_metadata": "jwt",
+    }
+    if _is_url(keys):
+        return provider | {"remote_jwks": remote_jwks(keys, name, settings.jwks_cache_seconds)}
+    return provider | {"local_jwks": {"filename": keys}}
 
 
-def remote_jwks(url: str) -> str:
-    source = {
-        "http_uri": {"uri": url, "cluster": "issuer", "timeout": "2s"},
-        "cache_duration": "300s",
+def remote_jwks(url: str, cluster: str, cache_seconds: int) -> dict[str, object]:
+    return {
+        "http_uri": {"uri": url, "cluster": cluster, "timeout": "2s"},
+        "cache_duration": f"{cache_seconds}s",
+        # At the start Envoy waits for one answer, good or bad; then it asks every second while there is none.
         "async_fetch": {"fast_listener": False, "failed_refetch_duration": "1s"},
     }
-    return f"remote_jwks: {json.dumps(source)}"
 
 
-def issuer_cluster(url: SplitResult) -> dict[str, object]:
+def _is_url(keys: str) -> bool:
+    return urlsplit(keys).scheme in ("http", "https")
+
+
+def issuer_cluster(name: str, url: SplitResult) -> dict[str, object]:
     is_https = url.scheme == "https"
     address = {"address": url.hostname, "port_value": url.port or (443 if is_https else 80)}
     cluster: dict[str, object] = {
-        "name": "issuer",
+        "name": name,
         "type": "STRICT_DNS",
         "connect_timeout": "1s",
         "load_assignment": {
-            "cluster_name": "issuer",
+            "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address": address}}}]}],
         },
     }
@@ -135,9 +154,12 @@ SAMPLE = EnvoySettings(
     listen_port=8080,
     grpc_address="127.0.0.1",
     grpc_port=50051,
-    issuer="https://issuer.example",
+    issuers={
+        "https://issuer.example": "https://issuer.example/jwks.json",
+        "https://another.example": "https://another.example/jwks.json",
+    },
     audience="payorder",
-    jwks="https://issuer.example/jwks.json",
+    jwks_cache_seconds=JWKS_CACHE_SECONDS,
     cors_origins=("https://shop.example",),
     requests_per_second=1000,
     connections_max=10000,
