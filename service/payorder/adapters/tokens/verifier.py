@@ -76,6 +76,8 @@ class JwtVerifier:
         self._verified: dict[bytes, _Verified] = {}
 
     async def verify(self, token: str, certificate: str | None) -> Caller:
+        if len(token) > TOKEN_LENGTH_MAX:
+            raise Unauthenticated("token too long")
         digest = hashlib.sha256(token.encode(errors="surrogatepass")).digest()
         verified = self._verified.get(digest)
         if verified is None or not await _still_holds(verified):
@@ -154,8 +156,6 @@ async def _still_holds(known: _Verified) -> bool:
 
 def _read(token: str) -> tuple[Mapping[str, Any], str]:
     """The header, and the issuer that is claimed: good for nothing but to choose among the known ones."""
-    if len(token) > TOKEN_LENGTH_MAX:
-        raise Unauthenticated("token too long")
     # PyJWT takes padding, which RFC 7515 has none of: two texts would be one token.
     if "=" in token:
         raise Unauthenticated("token is padded")
