@@ -3,7 +3,8 @@
 -- A request is judged before any other filter trusts it; its answer comes back here last, so every error leaves as a
 -- problem (RFC 9457), whoever made it: the service, the transcoder or Envoy itself. Native gRPC passes through.
 -- The dynamic metadata "rest_edge" tells the strict_json filter and the access log what was found:
--- kind, path (without anything that is not ours), method, binding, trace.
+-- kind, path (without anything that is not ours), method, binding, trace. Given is UNAUTHENTICATED_DETAILS, what the
+-- service answers to a bad token: a google.rpc.Status in base64.
 
 local contract = require("rest_contract")
 local problems = require("problems")
@@ -237,14 +238,15 @@ local function answer_problem(handle, headers, found)
   problems.set_headers(headers, problem_status)
 end
 
--- A bad token looks the same to every caller, whatever is wrong with it. Envoy would name the fault and the address,
--- and would call a token for another audience a lack of permission.
+-- A bad token looks the same to every caller, whatever is wrong with it and whoever refuses it. Envoy would name the
+-- fault and the address, and would call a token for another audience a lack of permission.
 local function answer_native(headers)
   local from_service = headers:get("grpc-status-details-bin") ~= nil
   if headers:get("www-authenticate") and headers:get("grpc-status") and not from_service then
     headers:replace("www-authenticate", "Bearer")
     headers:replace("grpc-status", "16")
     headers:replace("grpc-message", problems.detail(401))
+    headers:replace("grpc-status-details-bin", UNAUTHENTICATED_DETAILS)
   end
 end
 

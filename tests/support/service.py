@@ -70,14 +70,9 @@ class Service:
 
 
 def settings_of(data: Path, database_url: str, **settings: Any) -> Settings:
-    return Settings(
-        env=Environment.DEVELOPMENT,
-        listen="127.0.0.1:0",
-        database_url=database_url,
-        issuer=DEVELOPMENT_ISSUER,
-        jwks=str(Issuer(data / "issuer").jwks_path),
-        **settings,
-    )
+    trusted = {"issuer": DEVELOPMENT_ISSUER, "jwks": str(Issuer(data / "issuer").jwks_path)}
+    own = {"env": Environment.DEVELOPMENT, "listen": "127.0.0.1:0", "database_url": database_url}
+    return Settings(**(own | trusted | settings))
 
 
 @asynccontextmanager

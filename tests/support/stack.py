@@ -3,7 +3,7 @@
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from random import SystemRandom
 import aiohttp
 import grpc
 
-from payorder.config import DEVELOPMENT_ISSUER, PREFIX, Settings
+from payorder.config import PREFIX, Settings
 from payorder.local import envoy, postgres
 from payorder.local.issuer import Issuer
 from payorder.local.supervisor import Process, Supervisor
@@ -83,19 +83,24 @@ async def running_stack(data: Path, database_url: str, **settings: str) -> Async
 
 @asynccontextmanager
 async def running_envoy(
-    stack: Stack, folder: Path, *, requests_per_second: int
+    grpc_address: str,
+    folder: Path,
+    *,
+    issuers: Mapping[str, str],
+    requests_per_second: int = 5000,
+    jwks_cache_seconds: int = envoy.JWKS_CACHE_SECONDS,
 ) -> AsyncIterator[tuple[RestDoor, GrpcDoor]]:
-    """A second Envoy in front of the same service, with a rate limit of its own."""
+    """An Envoy with settings of its own in front of a service that runs; `issuers` are those of EnvoySettings."""
     LEDGER.folders.append(folder)
-    host, port = stack.grpc_address.split(":")
+    host, port = grpc_address.split(":")
     settings = envoy.EnvoySettings(
         listen_address=host,
         listen_port=free_port(),
         grpc_address=host,
         grpc_port=int(port),
-        issuers={DEVELOPMENT_ISSUER: str(stack.issuer.jwks_path.resolve())},
+        issuers=issuers,
         audience=AUDIENCE,
-        jwks_cache_seconds=envoy.JWKS_CACHE_SECONDS,
+        jwks_cache_seconds=jwks_cache_seconds,
         cors_origins=(),
         requests_per_second=requests_per_second,
         connections_max=1000,

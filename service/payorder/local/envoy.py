@@ -4,15 +4,19 @@
 """
 
 import argparse
+import base64
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from urllib.parse import SplitResult, urlsplit
+
+from payorder.domain.errors import Unauthenticated
+from payorder.edge.status import status_of
 
 ROOT = Path(__file__).parents[3]
 TEMPLATE = ROOT / "envoy" / "envoy.yaml"
@@ -54,7 +58,7 @@ def render(settings: EnvoySettings) -> str:
         "grpc_address": settings.grpc_address,
         "grpc_port": settings.grpc_port,
         "providers": {name: jwt_provider(settings, issuer, name) for issuer, name in names.items()},
-        "requirements": [{"provider_name": name} for name in names.values()],
+        "requirement": any_of([{"provider_name": name} for name in names.values()]),
         "cors_origins": [{"exact": origin} for origin in settings.cors_origins],
         "requests_per_second": settings.requests_per_second,
         "connections_max": settings.connections_max,
@@ -73,7 +77,9 @@ def render(settings: EnvoySettings) -> str:
 def lua_source(module: str) -> str:
     """Envoy reads one text per filter; the text looks for modules only where ours are."""
     path = ";".join(f"{folder}/?.lua" for folder in LUA_FOLDERS)
-    return f"package.path = {json.dumps(path)}\nrequire({json.dumps(module)})\n"
+    details = base64.b64encode(status_of(Unauthenticated("")).SerializeToString(deterministic=True)).decode()
+    given = f"package.path = {json.dumps(path)}\nUNAUTHENTICATED_DETAILS = {json.dumps(details)}\n"
+    return f"{given}require({json.dumps(module)})\n"
 
 
 def jwt_provider(settings: EnvoySettings, issuer: str, name: str) -> dict[str, object]:
@@ -91,6 +97,11 @@ def jwt_provider(settings: EnvoySettings, issuer: str, name: str) -> dict[str, o
     if _is_url(keys):
         return provider | {"remote_jwks": remote_jwks(keys, name, settings.jwks_cache_seconds)}
     return provider | {"local_jwks": {"filename": keys}}
+
+
+def any_of(requirements: Sequence[dict[str, object]]) -> dict[str, object]:
+    """Envoy wants a choice to be one of two at least."""
+    return {"requires_any": {"requirements": requirements}} if len(requirements) > 1 else requirements[0]
 
 
 def remote_jwks(url: str, cluster: str, cache_seconds: int) -> dict[str, object]:
