@@ -205,6 +205,7 @@ class Stage:
             requests_per_second=_REQUESTS_PER_SECOND,
             connections_max=_CONNECTIONS_MAX,
             admin_socket=self.folder / "envoy-admin.sock",
+            tls=None,
         )
 
 

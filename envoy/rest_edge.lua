@@ -16,7 +16,7 @@ local METHODS = { "GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS", "T
 -- names such as grpc-timeout, x-http-status or x-user-id have a meaning of their own.
 local FORWARDED = {
   "host", "authorization", "content-type", "content-length", "transfer-encoding", "accept", "user-agent", "origin",
-  "idempotency-key", "traceparent", "x-request-id", "x-forwarded-for", "x-forwarded-proto",
+  "idempotency-key", "traceparent", "x-request-id", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert",
 }
 local SEGMENTS_LOGGED_MAX = 8
 
@@ -160,8 +160,17 @@ local function grpc_form(headers)
   return is_grpc, NATIVE[content_type] and headers:get(":method") == "POST"
 end
 
+-- A scheme is read in any case (RFC 9110, section 11.1), but the token filter knows it as "Bearer" alone.
+local function write_scheme(headers)
+  local scheme, token = (headers:get("authorization") or ""):match("^(%a+) (.*)$")
+  if scheme and scheme ~= "Bearer" and scheme:lower() == "bearer" then
+    headers:replace("authorization", "Bearer " .. token)
+  end
+end
+
 function envoy_on_request(handle)
   local headers = handle:headers()
+  write_scheme(headers)
   local metadata = handle:streamInfo():dynamicMetadata()
   if has_trace(headers) then
     metadata:set("rest_edge", "trace", headers:get("traceparent"))

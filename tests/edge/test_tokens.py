@@ -4,6 +4,7 @@ Two HTTP issuers, found by discovery; the service runs in this process, so that 
 """
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ from payments.v1.order_service_pb2 import CreateOrderRequest
 from payorder.adapters.tokens import remote
 from support.doors import Answer, GrpcDoor, RestDoor, answer_of, to_message
 from support.forged_tokens import ACCEPTED, AUTHORIZATIONS, REFUSED
-from support.issuers import JWKS, HttpIssuer, jwk, new_key, new_keys, running_issuer
+from support.issuers import JWKS, HttpIssuer, encoded, jwk, new_key, new_keys, running_issuer
 from support.requests import ORDER
 from support.service import serving, until
 from support.snapshot import Watch
@@ -171,19 +172,33 @@ async def test_an_empty_authorization_besides_a_good_one_is_two_to_the_service_a
     assert ["UNAUTHENTICATED", "OK"] == [answer.code for answer in answers]
 
 
-async def test_the_scheme_is_read_in_any_case_by_the_service(doors: Doors, issuer: HttpIssuer) -> None:
-    """Envoy wants it as "Bearer": what it refuses is never more than the service would take."""
+async def test_the_scheme_is_read_in_any_case(doors: Doors, issuer: HttpIssuer) -> None:
     for scheme in ("Bearer", "bearer", "BEARER", "bEaReR"):
-        assert "OK" == (await with_metadata(doors.grpc, [f"{scheme} {issuer.token()}"])).code
+        value = f"{scheme} {issuer.token()}"
+        natives = [await with_metadata(door, [value]) for door in (doors.grpc, doors.grpc_through_envoy)]
+        rest = await doors.rest.send("GET", "/orders", headers={"authorization": value})
+        assert ["OK", "OK", "OK"] == [answer.code for answer in (*natives, rest)]
 
 
-async def with_metadata(door: GrpcDoor, values: list[str]) -> Answer:
+async def test_a_certificate_is_not_believed_unless_that_is_configured(doors: Doors, issuer: HttpIssuer) -> None:
+    shown = hashlib.sha256(b"certificate")
+    bound = issuer.token(cnf={"x5t#S256": encoded(shown.digest())})
+    claimed = [("x-forwarded-client-cert", f"Hash={shown.hexdigest()}")]
+    answers = [
+        await with_metadata(door, [f"Bearer {bound}"], claimed) for door in (doors.grpc, doors.grpc_through_envoy)
+    ]
+    assert ["UNAUTHENTICATED", "UNAUTHENTICATED"] == [answer.code for answer in answers]
+
+
+async def with_metadata(door: GrpcDoor, values: list[str], further: list[tuple[str, str]] | None = None) -> Answer:
     method = door.channel.unary_unary(
         "/payments.v1.OrderService/CreateOrder", request_serializer=CreateOrderRequest.SerializeToString
     )
     try:
         await method(
-            to_message("CreateOrder", ORDER), metadata=[("authorization", value) for value in values], timeout=10
+            to_message("CreateOrder", ORDER),
+            metadata=[("authorization", value) for value in values] + (further or []),
+            timeout=10,
         )
     except grpc.aio.AioRpcError as error:
         return answer_of(error)

@@ -1,10 +1,7 @@
 """Issuers over HTTP: how their keys are found, how seldom they are asked, and what they cannot make us do."""
 
 import asyncio
-import datetime
 import gzip
-import ipaddress
-import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,13 +9,11 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.x509.oid import NameOID
 
 from payorder.adapters.tokens import remote
 from payorder.adapters.tokens.remote import Read, RemoteKeySet, discovery_url, key_set_at, key_set_of
 from payorder.adapters.tokens.verifier import JwtVerifier
+from support.certificates import Authority
 from support.issuers import (
     DISCOVERY,
     JWKS,
@@ -358,31 +353,7 @@ async def test_the_environment_leads_nowhere_else(issuer: HttpIssuer, monkeypatc
 
 
 async def test_a_certificate_that_nobody_vouches_for_is_not_believed(tmp_path: Path) -> None:
-    async with running_issuer(KEYS, tls=self_signed(tmp_path)) as issuer:
+    async with running_issuer(KEYS, tls=Authority(tmp_path).certificate("issuer").server_context()) as issuer:
         verifying = Verifying(issuer.issuer, allows_http=False)
         assert UNKNOWN == await verifying.cause(issuer.token())
         assert (["ClientConnectorCertificateError"], Counter()) == (verifying.failures, issuer.asked)
-
-
-def self_signed(folder: Path) -> ssl.SSLContext:
-    key, name = new_key("ES256"), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "issuer")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / "issuer.pem"
-    path.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(path)
-    return context

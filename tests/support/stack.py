@@ -3,7 +3,7 @@
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,9 +91,29 @@ async def running_envoy(
     jwks_cache_seconds: int = envoy.JWKS_CACHE_SECONDS,
 ) -> AsyncIterator[tuple[RestDoor, GrpcDoor]]:
     """An Envoy with settings of its own in front of a service that runs; `issuers` are those of EnvoySettings."""
-    LEDGER.folders.append(folder)
+    settings = envoy_settings(
+        grpc_address, folder, issuers, requests_per_second=requests_per_second, jwks_cache_seconds=jwks_cache_seconds
+    )
+    address = f"{settings.listen_address}:{settings.listen_port}"
+    async with (
+        started_envoy(settings, folder, lambda: _is_serving(address)),
+        aiohttp.ClientSession() as session,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        yield RestDoor(session, address), GrpcDoor(channel)
+
+
+def envoy_settings(
+    grpc_address: str,
+    folder: Path,
+    issuers: Mapping[str, str],
+    *,
+    requests_per_second: int = 5000,
+    jwks_cache_seconds: int = envoy.JWKS_CACHE_SECONDS,
+    tls: envoy.Tls | None = None,
+) -> envoy.EnvoySettings:
     host, port = grpc_address.split(":")
-    settings = envoy.EnvoySettings(
+    return envoy.EnvoySettings(
         listen_address=host,
         listen_port=free_port(),
         grpc_address=host,
@@ -105,10 +125,17 @@ async def running_envoy(
         requests_per_second=requests_per_second,
         connections_max=1000,
         admin_socket=folder / "admin.sock",
+        tls=tls,
     )
+
+
+@asynccontextmanager
+async def started_envoy(
+    settings: envoy.EnvoySettings, folder: Path, ready: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[None]:
+    LEDGER.folders.append(folder)
     config = folder / "envoy.yaml"
     config.write_text(envoy.render(settings), encoding="utf-8")
-    address = f"{host}:{settings.listen_port}"
     supervisor = Supervisor()
     try:
         await supervisor.start(
@@ -116,11 +143,10 @@ async def running_envoy(
                 name="envoy",
                 command=envoy.start_command(config, concurrency=1),
                 log=folder / "envoy.log",
-                ready=lambda: _is_serving(address),
+                ready=ready,
             )
         )
-        async with aiohttp.ClientSession() as session, grpc.aio.insecure_channel(address) as channel:
-            yield RestDoor(session, address), GrpcDoor(channel)
+        yield
     finally:
         await supervisor.stop()
 

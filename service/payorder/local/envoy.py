@@ -27,11 +27,21 @@ TRUSTED_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """PEM files. With `client_authorities` every caller needs a certificate of one of them (mTLS)."""
+
+    certificate: Path
+    key: Path
+    client_authorities: Path | None
+
+
+@dataclass(frozen=True, slots=True)
 class EnvoySettings:
     """What differs from one Envoy to the next.
 
     `issuers` says for each where its keys are: the absolute path of a JWKS file, read once at Envoy's start,
     or an http(s) URL (the `jwks_uri` of its discovery document), read again every `jwks_cache_seconds`.
+    `tls` None means plain HTTP: for one machine, or behind something that ends TLS.
     `cors_origins` are exact, as "https://shop.example"; none means that no browser of another origin may call.
     `admin_socket` is a path that does not exist yet, at most 107 bytes long.
     """
@@ -47,6 +57,7 @@ class EnvoySettings:
     requests_per_second: int
     connections_max: int
     admin_socket: Path
+    tls: Tls | None
 
 
 def render(settings: EnvoySettings) -> str:
@@ -59,6 +70,7 @@ def render(settings: EnvoySettings) -> str:
         "grpc_port": settings.grpc_port,
         "providers": {name: jwt_provider(settings, issuer, name) for issuer, name in names.items()},
         "requirement": any_of([{"provider_name": name} for name in names.values()]),
+        "forward_client_certificates": "SANITIZE_SET" if settings.tls else "SANITIZE",
         "cors_origins": [{"exact": origin} for origin in settings.cors_origins],
         "requests_per_second": settings.requests_per_second,
         "connections_max": settings.connections_max,
@@ -69,7 +81,10 @@ def render(settings: EnvoySettings) -> str:
     }
     remote = {name: settings.issuers[issuer] for issuer, name in names.items() if _is_url(settings.issuers[issuer])}
     clusters = [f"- {json.dumps(issuer_cluster(name, urlsplit(url)))}" for name, url in remote.items()]
-    fragments = {"issuer_clusters": "\n  ".join(clusters)}
+    fragments = {
+        "issuer_clusters": "\n  ".join(clusters),
+        "transport_socket": f"transport_socket: {json.dumps(tls_from(settings.tls))}" if settings.tls else "",
+    }
     template = Template(TEMPLATE.read_text(encoding="utf-8"))
     return template.substitute({name: json.dumps(value) for name, value in values.items()} | fragments)
 
@@ -146,6 +161,25 @@ def tls_to(name: str) -> dict[str, object]:
     }
 
 
+def tls_from(tls: Tls) -> dict[str, object]:
+    certificate = {"certificate_chain": {"filename": str(tls.certificate)}, "private_key": {"filename": str(tls.key)}}
+    common: dict[str, object] = {
+        "alpn_protocols": ["h2", "http/1.1"],
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+        "tls_certificates": [certificate],
+    }
+    if tls.client_authorities:
+        common["validation_context"] = {"trusted_ca": {"filename": str(tls.client_authorities)}}
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "require_client_certificate": tls.client_authorities is not None,
+            "common_tls_context": common,
+        },
+    }
+
+
 def start_command(config: Path, *, concurrency: int) -> list[str]:
     """Without hot restart: it would end Envoy when the process that started it exits."""
     options = ["--disable-hot-restart", "--concurrency", str(concurrency), "--log-level", "warn"]
@@ -175,6 +209,7 @@ SAMPLE = EnvoySettings(
     requests_per_second=1000,
     connections_max=10000,
     admin_socket=Path("admin.sock"),
+    tls=None,
 )
 
 

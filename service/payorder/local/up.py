@@ -134,6 +134,7 @@ def _envoy(wanted: Up, issuer: Issuer) -> Process:
         requests_per_second=REQUESTS_PER_SECOND,
         connections_max=CONNECTIONS_MAX,
         admin_socket=wanted.data / "envoy-admin.sock",
+        tls=None,
     )
     config = wanted.data / "envoy.yaml"
     config.write_text(envoy.render(settings), encoding="utf-8")
