@@ -17,6 +17,7 @@ import pytest
 
 from payments.v1.order_service_pb2 import CreateOrderRequest
 from payorder.adapters.tokens import remote
+from payorder.config import Environment
 from support.doors import Answer, GrpcDoor, RestDoor, answer_of, to_message
 from support.forged_tokens import ACCEPTED, AUTHORIZATIONS, REFUSED
 from support.issuers import JWKS, HttpIssuer, encoded, jwk, new_key, new_keys, running_issuer
@@ -239,6 +240,32 @@ async def test_orders_of_two_issuers_subjects_are_apart(doors: Doors, issuer: Ht
         assert ("NOT_FOUND", 404, "ORDER_NOT_FOUND") == (crossed.code, crossed.http, crossed.reason)
 
 
+# What is configured
+
+
+async def test_tokens_of_type_jwt_are_taken_where_that_is_said(tmp_path: Path, issuer: HttpIssuer) -> None:
+    url = f"sqlite:///{tmp_path / 'payorder.db'}"
+    async with serving(tmp_path, url, issuer=issuer.issuer, jwks=None, token_types="at+jwt JWT") as service:
+        types = ("at+jwt", "JWT", ..., "id_token")
+        answers = [
+            await service.grpc.call("ListOrders", {}, token=issuer.token(header={"typ": each})) for each in types
+        ]
+    assert ["OK", "OK", "OK", "UNAUTHENTICATED"] == [answer.code for answer in answers]
+
+
+async def test_a_token_of_the_development_issuer_is_refused_in_production(tmp_path: Path) -> None:
+    """Even where its key has found its way into the key set."""
+    production = {
+        "env": Environment.PRODUCTION,
+        "issuer": "https://issuer.example",
+        "processor": "sandbox",
+        "fingerprint_key": "f" * 32,
+    }
+    async with serving(tmp_path, f"sqlite:///{tmp_path / 'payorder.db'}", **production) as service:
+        answer = await service.grpc.call("ListOrders", {}, token=service.token())
+    assert UNAUTHENTICATED == (answer.code, answer.http, answer.reason)
+
+
 # Keys that change
 
 
@@ -262,13 +289,16 @@ async def test_a_rotated_key_is_taken_at_both_doors_without_a_restart(
 
 
 async def test_service_and_envoy_start_while_an_issuer_is_away_and_take_its_tokens_when_it_is_back(
-    tmp_path: Path, issuer: HttpIssuer
+    tmp_path: Path, issuer: HttpIssuer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     port = free_port()
     away = f"http://127.0.0.1:{port}"
     async with opened(tmp_path, {issuer.issuer: issuer.issuer + JWKS, away: away + JWKS}) as doors:
         assert ["OK"] * 3 == await doors.codes(issuer.token())
         assert ["UNAUTHENTICATED"] * 3 == await doors.codes(issuer.token(iss=away))
+        told = [line for line in capsys.readouterr().out.splitlines() if "no keys" in line]
+        assert told
+        assert all(away in line and "ClientConnectorError" in line for line in told)
         async with running_issuer(OTHER_KEYS, port=port) as back:
             good = ["OK"] * 3
             assert good == await until(lambda: doors.codes(back.token()), lambda codes: codes == good)
