@@ -105,10 +105,38 @@ async def test_nobody_can_claim_a_certificate_in_a_header(secured: Secured) -> N
     async with secured.doors(anothers) as (rest, native):
         headers = {"x-forwarded-client-cert": claimed}
         assert 401 == (await rest.send("GET", "/orders", token=bound, headers=headers)).http
-        metadata = (("authorization", f"Bearer {bound}"), ("x-forwarded-client-cert", claimed))
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await native.channel.unary_unary("/payments.v1.OrderService/ListOrders")(b"", metadata=metadata, timeout=10)
-        assert grpc.StatusCode.UNAUTHENTICATED == refused.value.code()
+        assert "UNAUTHENTICATED" == await code_of(native, bound, [claimed])
+
+
+async def test_what_is_forwarded_is_read_as_envoy_writes_it_and_in_no_other_way(secured: Secured) -> None:
+    """Straight to the service, which takes whoever reaches it for Envoy."""
+    mine = certificate(secured, MINE)
+    bound, hash_of_mine = secured.issuer.token(cnf={"x5t#S256": mine.thumbprint}), forwarded(mine)
+    good = [[hash_of_mine], [f"By=urn:server;{hash_of_mine}"]]
+    bad = [
+        [],
+        [""],
+        [hash_of_mine, hash_of_mine],
+        [f"{hash_of_mine},{hash_of_mine}"],
+        [f"Hash={'0' * 64},{hash_of_mine}"],
+        [f'Subject="CN=x";{hash_of_mine}'],
+        [f"{hash_of_mine};"],
+        [mine.thumbprint],
+        [hash_of_mine.upper()],
+        [hash_of_mine[:-1]],
+    ]
+    assert ["OK"] * len(good) == [await code_of(secured.direct, bound, values) for values in good]
+    assert ["UNAUTHENTICATED"] * len(bad) == [await code_of(secured.direct, bound, values) for values in bad]
+
+
+async def code_of(door: GrpcDoor, token: str, forwarded_certificates: Sequence[str]) -> str:
+    metadata = [("authorization", f"Bearer {token}")]
+    metadata += [("x-forwarded-client-cert", value) for value in forwarded_certificates]
+    try:
+        await door.channel.unary_unary("/payments.v1.OrderService/ListOrders")(b"", metadata=metadata, timeout=10)
+    except grpc.aio.AioRpcError as error:
+        return error.code().name
+    return "OK"
 
 
 def forwarded(shown: Certificate) -> str:
