@@ -100,7 +100,7 @@ async def test_whatever_is_wrong_with_a_token_the_answer_is_the_same_and_nothing
     doors: Doors, issuer: HttpIssuer, unused_address: "Listener"
 ) -> None:
     issuer.foreign_url = unused_address.url
-    watch, problems = Watch(doors), set()  # type: ignore[arg-type]  # of a stack it wants the database alone
+    watch, problems = Watch(doors), set()
     await watch.changes()
     for says, bad in REFUSED.items():
         token = bad(issuer)
@@ -119,7 +119,7 @@ async def test_whatever_is_wrong_with_a_token_the_answer_is_the_same_and_nothing
 
 
 async def test_a_token_that_is_too_long_is_refused_and_nothing_happens(doors: Doors, issuer: HttpIssuer) -> None:
-    watch = Watch(doors)  # type: ignore[arg-type]  # as above
+    watch = Watch(doors)
     await watch.changes()
     for says, bad in REFUSED.items():
         token = bad(issuer)

@@ -245,6 +245,7 @@ AUTHORIZATIONS: Mapping[str, tuple[str, ...]] = {
     "Bearer with a colon": ("Bearer: {token}",),
     "two tokens": ("Bearer {token} {token}",),
     "two, the same": ("Bearer {token}", "Bearer {token}"),
+    "two, written differently": ("bearer {token}", "Bearer {token}"),
     "in a list": ("Bearer {token}, Bearer {token}",),
     "quoted": ('Bearer "{token}"',),
 }
