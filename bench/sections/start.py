@@ -84,11 +84,12 @@ async def _serve(stage: Stage, database_url: str) -> float:
 
 async def _up(data: Path) -> float:
     """In a folder of its own: the database and the key are made as well."""
-    port, grpc_port = (address.rpartition(":")[2] for address in (free_address(), free_address()))
+    port, grpc_port, issuer_port = (free_address().rpartition(":")[2] for _ in range(3))
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
     began = perf_counter()
     process = await asyncio.create_subprocess_exec(
-        *(str(ROOT / "dev"), "up", "--port", port, "--grpc-port", grpc_port, "--data", str(data)),
+        *(str(ROOT / "dev"), "up", "--port", port, "--grpc-port", grpc_port, "--issuer-port", issuer_port),
+        *("--data", str(data)),
         env=environment,
         stdout=PIPE,
     )

@@ -7,109 +7,16 @@ import re
 import shutil
 import signal
 import socket
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from asyncio.subprocess import PIPE
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import jwt
 import pytest
 
-from payorder.local.issuer import Issuer
-from support.requests import ORDER, payment
+from support.requests import payment
 from support.service import until
-from support.stack import environment_without_payorder, free_port
-
-ROOT = Path(__file__).parents[2]
-LOCAL = ROOT / ".venv" / "bin" / "payorder-local"
-
-
-@dataclass(slots=True)
-class Running:
-    """A `payorder-local up` that is ready, with what it printed and the processes that it had then."""
-
-    process: Process
-    url: str
-    grpc_url: str
-    data: Path
-    printed: str
-    descendants: list[int] = field(default_factory=list)
-
-    async def end(self, number: signal.Signals) -> int:
-        """Its exit status after that signal."""
-        self.process.send_signal(number)
-        async with asyncio.timeout(45):
-            return await self.process.wait()
-
-
-@asynccontextmanager
-async def up(
-    data: Path, *options: str, port: int | None = None, grpc_port: int | None = None
-) -> AsyncIterator[Running]:
-    port, grpc_port = port or free_port(), grpc_port or free_port()
-    process = await start(data, port, grpc_port, *options)
-    running = Running(process, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{grpc_port}", data, "")
-    try:
-        assert process.stdout is not None
-        async with asyncio.timeout(60):
-            while "Ctrl-C" not in running.printed:
-                line = (await process.stdout.readline()).decode()
-                assert line, (await process.stderr.read()).decode() if process.stderr else ""
-                running.printed += line
-        running.descendants = descendants_of(process.pid)
-        yield running
-    finally:
-        if process.returncode is None:
-            await running.end(signal.SIGTERM)
-
-
-async def start(data: Path, port: int, grpc_port: int, *options: str) -> Process:
-    return await asyncio.create_subprocess_exec(
-        LOCAL,
-        "up",
-        "--port",
-        str(port),
-        "--grpc-port",
-        str(grpc_port),
-        "--data",
-        str(data),
-        *options,
-        cwd=ROOT,
-        env=environment(),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=PIPE,
-        stderr=PIPE,
-    )  # fmt: skip - a command line
-
-
-def environment() -> dict[str, str]:
-    path = f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
-    return environment_without_payorder() | {"PATH": path}
-
-
-async def ended(process: Process) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error."""
-    async with asyncio.timeout(60):
-        output, error = await process.communicate()
-    return process.returncode or 0, (output or b"").decode(), (error or b"").decode()
-
-
-def descendants_of(process_id: int) -> list[int]:
-    parents = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = entry.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # It ended while we looked.
-        parents[int(entry.parent.name)] = int(fields[1])
-    found, new = [], [process_id]
-    while new:
-        new = [child for child, parent in parents.items() if parent in new]
-        found += new
-    return found
+from support.stack import free_port
+from support.up import LOCAL, Running, documented_order, ended, environment, rest, shell, start, up
 
 
 async def alive(process_ids: list[int]) -> list[int]:
@@ -130,12 +37,6 @@ async def left_of(running: Running) -> list[int]:
     return await until(lambda: alive(running.descendants), lambda left: not left, tries=250)
 
 
-@pytest.fixture(scope="module")
-async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
-    async with up(tmp_path_factory.mktemp("up") / "data") as started:
-        yield started
-
-
 def commands_of(printed: str) -> dict[str, str]:
     """The printed commands, by the first words of the line above them."""
     found: dict[str, str] = {}
@@ -149,22 +50,16 @@ def commands_of(printed: str) -> dict[str, str]:
     return found
 
 
-async def shell(script: str) -> tuple[int, str]:
-    """What a terminal would show of it, in the folder of the project."""
-    # ./dev first looks whether anything is to be installed; then it runs this.
-    script = script.replace("./dev token", "payorder-local token")
-    process = await asyncio.create_subprocess_exec(
-        "bash", "-euc", script, cwd=ROOT, env=environment(), stdout=PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    status, output, _ = await ended(process)
-    return status, output
-
-
 async def test_it_says_that_it_is_ready_and_what_to_paste(running: Running) -> None:
     assert f"ready {running.url}" == running.printed.splitlines()[0]
-    assert ["A token for alice", "Create an order and", "Pay it (REST)", "Create another and pay"] == list(
-        commands_of(running.printed)
-    )[:4]
+    assert [
+        "A token for alice",
+        "A token for ada,",
+        "A token by OAuth",
+        "Create an order and",
+        "Pay it (REST)",
+        "Create another and pay",
+    ] == list(commands_of(running.printed))[:6]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl; the next test sends the same")
@@ -176,6 +71,12 @@ async def test_the_printed_commands_for_rest_pay_an_order(running: Running) -> N
     assert "HTTP/1.1 201 Created" in shown
     assert '"status":"succeeded"' in shown
     assert '"number":"************4242"' in shown
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+async def test_the_printed_command_for_a_token_by_password_gives_one(running: Running) -> None:
+    status, shown = await shell(commands_of(running.printed)["A token for ada,"])
+    assert (0, {"token", "expiresAt"}) == (status, set(json.loads(shown)))
 
 
 async def test_the_printed_commands_for_grpc_pay_an_order(running: Running) -> None:
@@ -204,19 +105,19 @@ async def test_a_token_is_the_last_line_and_lasts_less_than_a_day(running: Runni
     assert 0 < claims["exp"] - claims["iat"] < 24 * 60 * 60
 
 
-@pytest.mark.parametrize("option", ["--port", "--grpc-port"])
+@pytest.mark.parametrize("option", ["--port", "--grpc-port", "--issuer-port"])
 async def test_a_taken_port_is_told_in_one_line(running: Running, tmp_path: Path, option: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         number = taken.getsockname()[1]
-        ports = {"--port": (number, free_port()), "--grpc-port": (free_port(), number)}[option]
-        status, output, error = await ended(await start(tmp_path, *ports))
+        ports = {each: free_port() for each in ("--port", "--grpc-port", "--issuer-port")} | {option: number}
+        status, output, error = await ended(await start(tmp_path, *ports.values()))
     assert (1, "", f"payorder: port {number} is taken: choose another with {option}\n") == (status, output, error)
 
 
 async def test_a_folder_in_use_is_told_in_one_line(running: Running) -> None:
-    status, output, error = await ended(await start(running.data, free_port(), free_port()))
+    status, output, error = await ended(await start(running.data, free_port(), free_port(), free_port()))
     told = f"payorder: {running.data} is in use by another ./dev up: choose another with --data\n"
     assert (1, "", told) == (status, output, error)
 
@@ -231,9 +132,17 @@ async def test_a_folder_in_use_is_told_in_one_line(running: Running) -> None:
     ],
 )
 async def test_options_that_cannot_be_are_told(tmp_path: Path, options: tuple[str, ...], expected: str) -> None:
-    status, output, error = await ended(await start(tmp_path, free_port(), free_port(), *options))
+    status, output, error = await ended(await start(tmp_path, free_port(), free_port(), free_port(), *options))
     assert (True, "", expected) == (status != 0, output, error[: len(expected)])
     assert "Traceback" not in error
+
+
+async def test_production_does_not_start_with_its_issuer(tmp_path: Path) -> None:
+    settings = {"env": "production", "processor": "sandbox", "fingerprint_key": "f" * 32}
+    process = await start(tmp_path, free_port(), free_port(), free_port(), **settings)
+    assert 1 == (await ended(process))[0]
+    told = (tmp_path / "log" / "migrate.log").read_text().splitlines()
+    assert ["PAYORDER_ISSUER: must be https URLs, unless PAYORDER_JWKS is given"] == told[1:]
 
 
 async def test_ctrl_c_ends_everything_and_orders_are_kept(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -289,21 +198,3 @@ async def test_with_postgres_the_documented_request_is_paid_and_none_is_left(
         assert 0 == await running.end(signal.SIGINT)
         assert [] == await left_of(running)
     assert "database system is shut down" in (data / "log" / "postgres.log").read_text()
-
-
-async def documented_order(running: Running) -> dict[str, Any]:
-    """An order that was paid with the documented request, over REST."""
-    order = await rest(running, "POST", "/orders", ORDER)
-    paid = await rest(running, "POST", f"/orders/{order['id']}/payment", payment())
-    assert "succeeded" == paid["status"]
-    return await rest(running, "GET", f"/orders/{order['id']}")
-
-
-async def rest(running: Running, method: str, path: str, body: Any = None) -> dict[str, Any]:
-    token = Issuer(running.data / "issuer").token(subject="alice", scope="read:orders write:orders")
-    async with (
-        aiohttp.ClientSession(headers={"authorization": f"Bearer {token}"}) as session,
-        session.request(method, running.url + path, json=body) as response,
-    ):
-        answered: dict[str, Any] = await response.json(content_type=None)
-        return answered

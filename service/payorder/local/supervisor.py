@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -41,8 +42,15 @@ class Supervisor:
 
     async def start(self, process: Process) -> None:
         """Returns when the process is ready. Raises ProcessFault."""
+        await (await self.launch(process))()
+
+    async def launch(self, process: Process) -> Callable[[], Awaitable[None]]:
+        """Start it; what is returned waits until it is ready, while others may be started. That raises ProcessFault."""
         child = await self._spawn(process)
         self._running.append((process, child))
+        return partial(self._until_ready, process, child)
+
+    async def _until_ready(self, process: Process, child: asyncio.subprocess.Process) -> None:
         deadline = time.monotonic() + process.ready_timeout_seconds
         while not await process.ready():
             if child.returncode is not None:

@@ -1,4 +1,4 @@
-"""`./dev up`: database, service and Envoy on this machine, ready when everything answers."""
+"""`./dev up`: database, issuer, service and Envoy on this machine, ready when everything answers."""
 
 import asyncio
 import fcntl
@@ -16,11 +16,11 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from payorder.config import DEVELOPMENT_ISSUER, PREFIX
+from payorder.config import PREFIX
 from payorder.local import envoy
-from payorder.local.issuer import Issuer
+from payorder.local.issuer import Issuer, url_at
 from payorder.local.supervisor import Process, Supervisor
-from payorder.local.welcome import welcome
+from payorder.local.welcome import ISSUER_PORT, welcome
 
 HOST = "127.0.0.1"
 AUDIENCE = "payorder"
@@ -41,6 +41,7 @@ class Up:
     data: Path
     database_url: str | None
     with_postgres: bool
+    issuer_port: int = ISSUER_PORT
 
     @property
     def logs(self) -> Path:
@@ -54,19 +55,27 @@ class Up:
     def grpc_address(self) -> str:
         return f"{HOST}:{self.grpc_port}"
 
+    @property
+    def issuer_url(self) -> str:
+        return url_at(self.issuer_port)
+
+    @property
+    def ports(self) -> tuple[tuple[int, str], ...]:
+        return (self.port, "--port"), (self.grpc_port, "--grpc-port"), (self.issuer_port, "--issuer-port")
+
 
 async def up(wanted: Up) -> None:
     """Runs until Ctrl-C, SIGTERM or the end of a process. Raises CannotStart, ProcessFault."""
     wanted.logs.mkdir(parents=True, exist_ok=True)
     stop = _stop_on_signals()
     with closing(_locked(wanted.data)):
-        for port, option in ((wanted.port, "--port"), (wanted.grpc_port, "--grpc-port")):
+        for port, option in wanted.ports:
             _refuse_taken(port, option)
         supervisor = Supervisor()
         try:
             starting = asyncio.create_task(_start(wanted, supervisor))
             if await _first(starting, stop):
-                print(welcome(wanted.address, wanted.grpc_address, wanted.data), flush=True)
+                print(welcome(wanted.address, wanted.grpc_address, wanted.issuer_url, wanted.data), flush=True)
                 await _first(asyncio.create_task(supervisor.wait()), stop)
         finally:
             await supervisor.stop()
@@ -76,8 +85,10 @@ async def _start(wanted: Up, supervisor: Supervisor) -> None:
     database_url = wanted.database_url or f"sqlite:///{wanted.data / 'payorder.db'}"
     if wanted.with_postgres:
         database_url = await _start_postgres(wanted, supervisor)
-    issuer = Issuer(wanted.data / "issuer")
+    issuer = Issuer(wanted.data / "issuer", wanted.issuer_url)
     environment = service_environment(wanted, database_url, issuer)
+    # It gets ready while the database is migrated and the service starts; Envoy is the first to ask for its keys.
+    issuer_is_ready = await supervisor.launch(_issuer(wanted))
     await _migrate(wanted, environment)
     await supervisor.start(
         Process(
@@ -88,6 +99,7 @@ async def _start(wanted: Up, supervisor: Supervisor) -> None:
             ready=lambda: _is_serving(wanted.grpc_address),
         )
     )
+    await issuer_is_ready()
     await supervisor.start(_envoy(wanted, issuer))
 
 
@@ -97,10 +109,12 @@ def service_environment(wanted: Up, database_url: str, issuer: Issuer) -> dict[s
         "ENV": "development",
         "LISTEN": wanted.grpc_address,
         "DATABASE_URL": database_url,
-        "ISSUER": DEVELOPMENT_ISSUER,
+        "ISSUER": issuer.name,
         "AUDIENCE": AUDIENCE,
-        "JWKS": str(issuer.jwks_path),
     }
+    if issuer.url is None:
+        # Without an address of its own it cannot be asked where its keys are.
+        settings["JWKS"] = issuer.key_set
     return {PREFIX + name: value for name, value in settings.items()} | os.environ
 
 
@@ -121,13 +135,23 @@ async def _start_postgres(wanted: Up, supervisor: Supervisor) -> str:
     return prepared.url()
 
 
+def _issuer(wanted: Up) -> Process:
+    options = ["--port", str(wanted.issuer_port), "--data", str(wanted.data)]
+    return Process(
+        name="issuer",
+        command=[str(Path(sys.executable).with_name("payorder-local")), "issuer", *options],
+        log=wanted.logs / "issuer.log",
+        ready=lambda: _accepts(HOST, wanted.issuer_port),
+    )
+
+
 def _envoy(wanted: Up, issuer: Issuer) -> Process:
     settings = envoy.EnvoySettings(
         listen_address=HOST,
         listen_port=wanted.port,
         grpc_address=HOST,
         grpc_port=wanted.grpc_port,
-        issuers={DEVELOPMENT_ISSUER: str(issuer.jwks_path.resolve())},
+        issuers={issuer.name: issuer.key_set},
         audience=AUDIENCE,
         jwks_cache_seconds=envoy.JWKS_CACHE_SECONDS,
         cors_origins=(),
@@ -165,6 +189,15 @@ async def _is_serving(address: str) -> bool:
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.status == HealthCheckResponse.SERVING)
+
+
+async def _accepts(host: str, port: int) -> bool:
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), timeout=1)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 async def _accepts_postgres(url: str) -> bool:

@@ -4,6 +4,7 @@ from pathlib import Path
 from string import Template
 
 DATA_DEFAULT = Path(".payorder")
+ISSUER_PORT = 8082
 
 _WELCOME = Template("""\
 ready http://$address
@@ -12,6 +13,13 @@ Paste into another terminal, in this folder.
 
   A token for alice:
     TOKEN=$$(./dev token --sub alice --scope "read:orders write:orders"$data_option | tail -n 1)
+
+  A token for ada, by her password:
+    curl -s $issuer_url/auth/tokens -H 'Content-Type: application/json' \\
+      -d '{"username": "ada", "password": "development"}'
+
+  A token by OAuth 2.0, in a browser:
+    open $issuer_url and follow the link
 
   Create an order and keep its id:
     ORDER=$$(curl -s http://$address/orders -H "Authorization: Bearer $$TOKEN" -H 'Content-Type: application/json' \\
@@ -41,6 +49,8 @@ Paste into another terminal, in this folder.
 Logs are in $data/log. Ctrl-C stops everything.""")
 
 
-def welcome(address: str, grpc_address: str, data: Path) -> str:
+def welcome(address: str, grpc_address: str, issuer_url: str, data: Path) -> str:
     data_option = "" if data == DATA_DEFAULT else f" --data {data}"
-    return _WELCOME.substitute(address=address, grpc_address=grpc_address, data=data, data_option=data_option)
+    return _WELCOME.substitute(
+        address=address, grpc_address=grpc_address, issuer_url=issuer_url, data=data, data_option=data_option
+    )
