@@ -15,7 +15,7 @@ from payorder.domain.secret import Secret
 
 PREFIX = "PAYORDER_"
 
-# The issuer of `./dev up`, whose private key lies in a file of the developer's. Never trusted in production.
+# The issuer of a key in a file of the developer's, which has no address. Never trusted in production.
 DEVELOPMENT_ISSUER = "urn:payorder:development-issuer"
 
 
@@ -136,8 +136,8 @@ class Settings(BaseSettings):
 
     def _faults_in_production(self) -> list[str]:
         faults = []
-        if DEVELOPMENT_ISSUER in self.issuers and self.jwks is not None:
-            faults.append("PAYORDER_ISSUER: the development issuer is not trusted in production")
+        if self.jwks is not None and any(map(_is_for_development, self.issuers)):
+            faults.append("PAYORDER_ISSUER: the development issuer, or one without https, is not trusted in production")
         if self.jwks and self.jwks.startswith("http://") and urlsplit(self.jwks).hostname not in _LOOPBACK:
             faults.append("PAYORDER_JWKS: must be https, a file, or on this machine in production")
         if self.processor is None:
@@ -145,6 +145,11 @@ class Settings(BaseSettings):
         if len(self.fingerprint_secrets[0].reveal()) < FINGERPRINT_KEY_LENGTH_MIN:
             faults.append("PAYORDER_FINGERPRINT_KEY: must have at least 32 characters in production")
         return faults
+
+
+def _is_for_development(issuer: str) -> bool:
+    """That of `./dev up` has an address without TLS; with a key set in a file it has none."""
+    return issuer == DEVELOPMENT_ISSUER or issuer.lower().startswith("http:")
 
 
 def _is_plain_url(text: str, schemes: tuple[str, ...]) -> bool:

@@ -77,6 +77,8 @@ def test_every_fault_is_told_at_once_by_the_name_of_its_setting() -> None:
 BAD: list[tuple[dict[str, str | None], str]] = [
     ({"ISSUER": DEVELOPMENT_ISSUER}, "ISSUER"),
     ({"ISSUER": DEVELOPMENT_ISSUER, "JWKS": "https://issuer.example/jwks"}, "ISSUER"),
+    ({"ISSUER": "http://127.0.0.1:8082", "JWKS": "http://127.0.0.1:8082/jwks"}, "ISSUER"),
+    ({"ISSUER": "HTTP://issuer.example/leak", "JWKS": "https://issuer.example/jwks"}, "ISSUER"),
     ({"ISSUER": " "}, "ISSUER"),
     ({"ISSUER": "http://leak.example"}, "ISSUER"),
     ({"ISSUER": "http://127.0.0.1:8080"}, "ISSUER"),
