@@ -36,9 +36,9 @@ async def _serve(settings: Settings, this: Worker | None = None) -> None:
 
     configure(settings.log_level)
     _keep_memory_private()
+    _spare_the_collector()
     stop = _stop_on_signals()
     async with running(settings, worker=this.number if this else None):
-        _spare_the_collector()
         if this:
             this.tell_serving()
         await stop.wait()
@@ -69,8 +69,7 @@ def _stop_on_signals() -> asyncio.Event:
 
 
 def _spare_the_collector() -> None:
-    """What the start has made stays for good, and calls leave few cycles behind: they are looked for less often."""
-    gc.collect()
+    """What was imported stays for good, and calls leave few cycles behind: they are looked for less often."""
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
