@@ -8,13 +8,16 @@ has to write is to be written here too, or the comparison is none.
 CLAIM = """
 WITH taken AS (
     UPDATE orders
-    SET active_payment_id = $1, latest_payment_id = $1, audit_seq = audit_seq + 1, updated_at = $8
+    SET active_payment_id = $1, latest_payment_id = $1, audit_seq = audit_seq + 1, audit_previous = audit_hash,
+        audit_hash = sha256(audit_hash || convert_to($1, 'UTF8')), updated_at = $8
     WHERE id = $2 AND owner_sub = $3 AND status = 'placed' AND active_payment_id IS NULL
         AND total_minor = $4 AND currency = $5
-    RETURNING audit_seq
+    RETURNING audit_seq, audit_previous, audit_hash
 ), audited AS (
-    INSERT INTO audit_log (order_id, seq, at, actor, kind, object_id, to_state)
-    SELECT $2, audit_seq, $8, $3, 'payment', $1, 'processing' FROM taken
+    INSERT INTO audit_log (id, chain, seq, at, actor, kind, object_id, to_state, outcome, prev_hash, hash)
+    SELECT gen_random_uuid()::text, $2, audit_seq, $8, $3, 'payment', $1, 'processing', 'done', audit_previous,
+        audit_hash
+    FROM taken
 )
 INSERT INTO payments (
     id, order_id, caller, status, amount_minor, currency, currency_digits, processor,
@@ -29,9 +32,11 @@ SETTLE = """
 WITH released AS (
     UPDATE orders
     SET active_payment_id = NULL, status = 'approved', paid_payment_id = $1,
-        event_seq = event_seq + 2, audit_seq = audit_seq + 2, updated_at = $6
+        event_seq = event_seq + 2, audit_seq = audit_seq + 2, audit_previous = audit_hash,
+        audit_hash = sha256(sha256(audit_hash || convert_to($1, 'UTF8')) || convert_to($2, 'UTF8')), updated_at = $6
     WHERE id = $2 AND active_payment_id = $1
-    RETURNING event_seq, audit_seq
+    RETURNING event_seq, audit_seq, audit_previous, audit_hash,
+        sha256(audit_previous || convert_to($1, 'UTF8')) AS first_hash
 ), settled AS (
     UPDATE payments
     SET status = 'succeeded', processor_reference = $3, captured_minor = $4, reply_code = 0, reply = $5,
@@ -42,10 +47,14 @@ WITH released AS (
 ), received AS (
     INSERT INTO receipts (id, payment_id, order_id, created_at) SELECT id, id, $2, $6 FROM settled
 ), audited AS (
-    INSERT INTO audit_log (order_id, seq, at, actor, kind, object_id, from_state, to_state)
-    SELECT $2, audit_seq - 1, $6, 'payorder', 'payment', $1, 'processing', 'succeeded' FROM released
+    INSERT INTO audit_log (id, chain, seq, at, actor, kind, object_id, from_state, to_state, outcome, prev_hash, hash)
+    SELECT gen_random_uuid()::text, $2, audit_seq - 1, $6, 'payorder', 'payment', $1, 'processing', 'succeeded', 'done',
+        audit_previous, first_hash
+    FROM released
     UNION ALL
-    SELECT $2, audit_seq, $6, 'payorder', 'order', $2, 'placed', 'approved' FROM released
+    SELECT gen_random_uuid()::text, $2, audit_seq, $6, 'payorder', 'order', $2, 'placed', 'approved', 'done',
+        first_hash, audit_hash
+    FROM released
 )
 INSERT INTO events (order_id, seq, type, subject_id, created_at)
 SELECT $2, event_seq - 1, 'payment.succeeded', $1, $6 FROM released

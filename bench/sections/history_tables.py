@@ -14,7 +14,7 @@ from bench.load.calls import AMOUNT_MINOR, CURRENCY
 from bench.stage import OWNER
 
 # Tables, indexes and the log that is written on the way.
-BYTES_PER_ORDER = 4000
+BYTES_PER_ORDER = 5000
 # Every so many-th order is the measured owner's.
 OWNER_EVERY = 40
 _AT_ONCE = 250_000
@@ -24,16 +24,18 @@ _PAYMENT_ID = "'00000000-0000-7000-9000-' || lpad(to_hex(n), 12, '0')"
 # Of twenty orders one is cancelled, one is placed, and the others are paid.
 _STATUS = "CASE n % 20 WHEN 1 THEN 'placed' WHEN 2 THEN 'cancelled' ELSE 'approved' END"
 _IS_PAID = "n % 20 NOT IN (1, 2)"
+_ENTRY_ID = "'00000000-0000-7000-a000-' || lpad(to_hex(4 * n + seq), 12, '0')"
+_HASH = "sha256(int8send(n))"
 _MASKED = '{"object":"card","name":"J. Doe","number":"************4242","exp_month":12,"exp_year":2035}'
 
 _ORDERS = f"""
 INSERT INTO orders (
     id, owner_sub, status, currency, currency_digits, total_minor, metadata,
-    latest_payment_id, paid_payment_id, event_seq, audit_seq, created_at, updated_at
+    latest_payment_id, paid_payment_id, event_seq, audit_seq, audit_hash, audit_previous, created_at, updated_at
 )
 SELECT {_ORDER_ID}, CASE WHEN n % {OWNER_EVERY} = 0 THEN '{OWNER}' ELSE 'customer-' || n % 9973 END, {_STATUS},
     '{CURRENCY}', 2, {AMOUNT_MINOR}, '{{}}', CASE WHEN {_IS_PAID} THEN {_PAYMENT_ID} END,
-    CASE WHEN {_IS_PAID} THEN {_PAYMENT_ID} END, 2, 3, {_AT_MS} + n, {_AT_MS} + n
+    CASE WHEN {_IS_PAID} THEN {_PAYMENT_ID} END, 2, 3, {_HASH}, {_HASH}, {_AT_MS} + n, {_AT_MS} + n
 FROM generate_series($1::bigint, $2::bigint) AS n
 """
 _PAYMENTS = f"""
@@ -59,9 +61,9 @@ FROM generate_series($1::bigint, $2::bigint) AS n,
 WHERE {_IS_PAID}
 """
 _AUDIT_LOG = f"""
-INSERT INTO audit_log (order_id, seq, at, actor, kind, object_id, from_state, to_state)
-SELECT {_ORDER_ID}, seq, {_AT_MS} + n, actor, kind, CASE kind WHEN 'order' THEN {_ORDER_ID} ELSE {_PAYMENT_ID} END,
-    from_state, to_state
+INSERT INTO audit_log (id, chain, seq, at, actor, kind, object_id, from_state, to_state, outcome, prev_hash, hash)
+SELECT {_ENTRY_ID}, {_ORDER_ID}, seq, {_AT_MS} + n, actor, kind, CASE kind WHEN 'order' THEN {_ORDER_ID} ELSE {_PAYMENT_ID} END,
+    from_state, to_state, 'done', {_HASH}, {_HASH}
 FROM generate_series($1::bigint, $2::bigint) AS n,
     (VALUES (1, '{OWNER}', 'payment', NULL, 'processing'),
         (2, 'payorder', 'payment', 'processing', 'succeeded'),

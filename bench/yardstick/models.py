@@ -22,6 +22,8 @@ class Order(Base):
     paid_payment_id: Mapped[str | None]
     event_seq: Mapped[int]
     audit_seq: Mapped[int]
+    audit_hash: Mapped[bytes]
+    audit_previous: Mapped[bytes]
     updated_at: Mapped[int]
 
 
@@ -70,11 +72,15 @@ class Event(Base):
 class AuditEntry(Base):
     __tablename__ = "audit_log"
 
-    order_id: Mapped[str] = mapped_column(primary_key=True)
-    seq: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    chain: Mapped[str]
+    seq: Mapped[int]
     at: Mapped[int]
     actor: Mapped[str]
     kind: Mapped[str]
     object_id: Mapped[str]
     from_state: Mapped[str | None]
     to_state: Mapped[str]
+    outcome: Mapped[str]
+    prev_hash: Mapped[bytes]
+    hash: Mapped[bytes]

@@ -1,5 +1,6 @@
 """Pay an order: one transaction that claims it, the charge, and one that writes down how it ended."""
 
+import hashlib
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -104,9 +105,13 @@ Change = tuple[str, str, str | None, str]
 def _audit(session: AsyncSession, order: Order, at: int, actor: str, changes: Sequence[Change]) -> None:
     for kind, object_id, from_state, to_state in changes:
         order.audit_seq += 1
+        told = f"{order.id} {order.audit_seq} {at} {actor} {kind} {object_id} {from_state} {to_state}"
+        order.audit_previous = order.audit_hash
+        order.audit_hash = hashlib.sha256(order.audit_hash + told.encode()).digest()
         session.add(
             AuditEntry(
-                order_id=order.id,
+                id=new_id(),
+                chain=order.id,
                 seq=order.audit_seq,
                 at=at,
                 actor=actor,
@@ -114,6 +119,9 @@ def _audit(session: AsyncSession, order: Order, at: int, actor: str, changes: Se
                 object_id=object_id,
                 from_state=from_state,
                 to_state=to_state,
+                outcome="done",
+                prev_hash=order.audit_previous,
+                hash=order.audit_hash,
             )
         )
 

@@ -6,16 +6,20 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Protocol
 
 import stamina
 
+from payorder.adapters.database import roles
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.store import DatabaseStore
+from payorder.adapters.signing import Ed25519Signer, NoSigningKey
 from payorder.adapters.system import SystemClock, new_id
 from payorder.adapters.tokens.files import DisabledSubjects, FileKeySet
 from payorder.adapters.tokens.keys import NoKeySet
 from payorder.adapters.tokens.verifier import JwtVerifier, KeySet, TokenRules
 from payorder.config import Environment, Settings, SettingsFault
+from payorder.domain.errors import Busy
 from payorder.edge.idempotency import IdempotencyKeys
 from payorder.edge.orders import OrderServicer
 from payorder.edge.payments import PaymentServicer
@@ -25,16 +29,26 @@ from payorder.edge.steps import CallSteps
 from payorder.observability.logging import CallLog
 from payorder.ports.clock import Clock
 from payorder.ports.processor import Processor, ProcessorFactory
+from payorder.ports.signing import Signer
 from payorder.ports.store import Store
 from payorder.workflows.background import Background
 from payorder.workflows.cancel_order import CancelOrder
 from payorder.workflows.create_order import CreateOrder
 from payorder.workflows.pay_order import ChargeLimits, PayOrder
 from payorder.workflows.reconcile import Reconcile, ReconcileLimits
+from payorder.workflows.seal_audit_log import SealAuditLog
 
 PROCESSORS = "payorder.processors"
 _COMPARE_TIMEOUT_SECONDS = 60.0
 _STOP_TIMEOUT_SECONDS = 2.0
+
+
+class Loop(Protocol):
+    """What runs beside the calls, from the start of the service to its end."""
+
+    async def run(self) -> None: ...
+
+    def stop(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +64,10 @@ async def running(settings: Settings, *, worker: int | None = None) -> AsyncIter
     # By default every retry is logged with the arguments of what is retried.
     stamina.instrumentation.set_on_retry_hooks([])
     log, clock = CallLog(worker), SystemClock()
+    database = open_database(settings)
+    await refuse_mighty_role(settings, database)
     store = DatabaseStore(
-        open_database(settings),
+        database,
         reconcile_after_seconds=settings.reconcile_after_seconds,
         on_change=log.change,
     )
@@ -61,7 +77,8 @@ async def running(settings: Settings, *, worker: int | None = None) -> AsyncIter
     server, reconcile = _assemble(
         settings, store, processor, clock, background, tokens, log, shares_port=worker is not None
     )
-    reconciling = asyncio.create_task(reconcile.run())
+    loops: list[Loop] = [reconcile, *_sealing(settings, store, log)]
+    looping = {asyncio.create_task(loop.run()) for loop in loops}
     try:
         port = await server.start()
         log.event("serving", port=port, processor=settings.processor_name, environment=settings.env)
@@ -71,10 +88,12 @@ async def running(settings: Settings, *, worker: int | None = None) -> AsyncIter
         await server.stop(settings.drain_seconds)
         unfinished = await background.drain(max(0, deadline - clock.uptime_seconds()))
         log.event("stopped", unfinished_payments=unfinished)
-        reconcile.stop()
-        await asyncio.wait({reconciling}, timeout=_STOP_TIMEOUT_SECONDS)
-        reconciling.cancel()
-        await asyncio.gather(reconciling, return_exceptions=True)
+        for loop in loops:
+            loop.stop()
+        await asyncio.wait(looping, timeout=_STOP_TIMEOUT_SECONDS)
+        for task in looping:
+            task.cancel()
+        await asyncio.gather(*looping, return_exceptions=True)
         await tokens.close()
         await processor.close()
         await store.close()
@@ -86,6 +105,20 @@ def open_database(settings: Settings) -> Database:
         pool_size=settings.database_pool_size,
         pool_timeout_seconds=settings.database_pool_timeout_seconds,
     )
+
+
+async def refuse_mighty_role(settings: Settings, database: Database) -> None:
+    """In production, nobody who serves can change what the audit log says. Raises SettingsFault."""
+    if settings.env is not Environment.PRODUCTION:
+        return
+    try:
+        await roles.refuse_mighty(database)
+    except roles.RoleFault as fault:
+        await database.close()
+        raise SettingsFault(f"PAYORDER_DATABASE_URL: {fault}") from fault
+    except Busy as away:
+        await database.close()
+        raise SettingsFault("PAYORDER_DATABASE_URL: the database does not answer, so its role is not known") from away
 
 
 def load_processor(settings: Settings) -> Processor:
@@ -176,6 +209,30 @@ def _reconcile(settings: Settings, store: Store, processor: Processor, clock: Cl
         on_finding=lambda finding: log.finding(finding.kind, payment_id=finding.key),
         on_fault=log.fault,
     )
+
+
+def _sealing(settings: Settings, store: Store, log: CallLog) -> list[SealAuditLog]:
+    """None without a key, which only development can be."""
+    if settings.audit_signing_key is None:
+        log.event("audit log not sealed", reason="PAYORDER_AUDIT_SIGNING_KEY is not set")
+        return []
+    sealing = SealAuditLog(
+        store=store,
+        signer=load_signer(settings.audit_signing_key),
+        every_seconds=settings.audit_seal_every_seconds,
+        on_seal=lambda seal: log.event(
+            "audit log sealed", number=seal.number, entries=seal.entry_count, digest=seal.hash.hex(), key=seal.key_id
+        ),
+        on_fault=log.fault,
+    )
+    return [sealing]
+
+
+def load_signer(path: str) -> Signer:
+    try:
+        return Ed25519Signer(Path(path))
+    except NoSigningKey as error:
+        raise SettingsFault("PAYORDER_AUDIT_SIGNING_KEY: cannot be read as an Ed25519 private key in PEM") from error
 
 
 def _tokens(settings: Settings, log: CallLog) -> JwtVerifier:

@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     fingerprint_key: SecretStr | None = None
     fingerprint_key_previous: SecretStr | None = None
 
+    audit_signing_key: Annotated[str | None, Field(description="path of an Ed25519 private key in PEM")] = None
+    audit_seal_every_seconds: Annotated[float, Field(gt=0)] = 60.0
+
     charges_max: Annotated[int, Field(ge=1)] = 4096
     backlog_max: Annotated[int, Field(ge=1)] = 256
     request_bytes_max: Annotated[int, Field(ge=1024)] = 64 * 1024
@@ -142,6 +145,8 @@ class Settings(BaseSettings):
             faults.append("PAYORDER_JWKS: must be https, a file, or on this machine in production")
         if self.processor is None:
             faults.append("PAYORDER_PROCESSOR: must be named in production")
+        if self.audit_signing_key is None:
+            faults.append("PAYORDER_AUDIT_SIGNING_KEY: must be given in production")
         if len(self.fingerprint_secrets[0].reveal()) < FINGERPRINT_KEY_LENGTH_MIN:
             faults.append("PAYORDER_FINGERPRINT_KEY: must have at least 32 characters in production")
         return faults

@@ -37,7 +37,7 @@ def _event(seq: int, kind: str, subject: str):
 
 
 def _entry(seq: int, object_id: str, from_state: str | None, to_state: str):
-    return {"order_id": ORDER, "seq": seq, "object_id": object_id, "from_state": from_state, "to_state": to_state}
+    return {"chain": ORDER, "seq": seq, "object_id": object_id, "from_state": from_state, "to_state": to_state}
 
 
 def _call(**more):

@@ -13,10 +13,12 @@ from conftest import ENGINES, new_database
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.migrate import upgrade
 from payorder.adapters.database.tables import (
+    audit_heads,
     audit_log,
-    cancellations,
+    audit_seals,
     events,
     findings,
+    keyed_replies,
     metadata,
     orders,
     payments,
@@ -34,6 +36,9 @@ ORDER: dict[str, Any] = {
     "total_minor": 4999,
     "metadata": "{}",
     "latest_payment_id": None,
+    "audit_seq": 1,
+    "audit_hash": b"hash",
+    "audit_previous": b"previous",
     "active_payment_id": None,
     "paid_payment_id": None,
     "create_key": None,
@@ -106,19 +111,37 @@ RECEIPTS = [{"id": "won", "payment_id": "won", "order_id": "paid", "created_at":
 EVENTS = [{"order_id": "paid", "seq": 1, "type": "order.approved", "subject_id": "paid", "created_at": 0}]
 ENTRIES = [
     {
-        "order_id": "paid",
+        "id": "first",
+        "chain": "paid",
         "seq": 1,
         "at": 0,
         "actor": "alice",
         "kind": "order",
         "object_id": "paid",
         "to_state": "placed",
+        "outcome": "done",
+        "prev_hash": b"previous",
+        "hash": b"hash",
+    }
+]
+HEADS = [{"chain": "caller:alice", "seq": 1, "hash": b"hash"}]
+SEALS = [
+    {
+        "number": 1,
+        "from_at": 0,
+        "until_at": 1,
+        "entry_count": 1,
+        "digest": b"digest",
+        "prev_hash": b"previous",
+        "key_id": "key",
+        "signature": b"signature",
     }
 ]
 FINDINGS = [{"kind": "amount_differs", "processor_reference": "ch_1", "payment_id": "won", "opened_at": 0}]
-CANCELLATIONS = [
+KEYED_REPLIES = [
     {
-        "owner_sub": "alice",
+        "caller": "alice",
+        "method": "CancelOrder",
         "idempotency_key": "key",
         "fingerprint": "f",
         "order_id": "free",
@@ -129,11 +152,13 @@ CANCELLATIONS = [
 ROWS = {
     orders: ORDERS,
     payments: PAYMENTS,
-    cancellations: CANCELLATIONS,
+    keyed_replies: KEYED_REPLIES,
     refunds: REFUNDS,
     receipts: RECEIPTS,
     events: EVENTS,
     audit_log: ENTRIES,
+    audit_heads: HEADS,
+    audit_seals: SEALS,
     findings: FINDINGS,
 }
 
@@ -156,20 +181,31 @@ def new_payment(order: str, state: str) -> str:
 def new_entry(**changed: str) -> str:
     """Values as SQL."""
     row = {
-        "order_id": "'paid'",
+        "id": "'second'",
+        "chain": "'paid'",
         "seq": "2",
         "at": "0",
         "actor": "'alice'",
         "kind": "'order'",
         "object_id": "'paid'",
         "to_state": "'approved'",
+        "outcome": "'done'",
+        "prev_hash": "'hash'",
+        "hash": "'hash'",
         **changed,
     }
     return f"INSERT INTO audit_log ({', '.join(row)}) VALUES ({', '.join(row.values())})"
 
 
+def new_reply(caller: str, method: str, order: str) -> str:
+    return f"INSERT INTO keyed_replies VALUES ('{caller}', '{method}', 'key', 'f', '{order}', 'reply', 0)"
+
+
 def on_order(name: str, change: str) -> str:
     return f"UPDATE orders SET {change} WHERE id = '{name}'"
+
+
+NEW_SEAL = "INSERT INTO audit_seals VALUES (1, 0, 1, 0, 'digest', 'previous', 'key', 'signature')"
 
 
 def on_payment(name: str, change: str) -> str:
@@ -231,14 +267,11 @@ ILLEGAL: dict[str, tuple[str, str]] = {
         "ux_orders_create_key",
         on_order("paying", "create_key = 'key', create_reply = 'reply'"),
     ),
-    "one key that cancelled two orders": (
-        "pk_cancellations",
-        "INSERT INTO cancellations VALUES ('alice', 'key', 'f', 'paid', 'reply', 0)",
-    ),
-    "a cancellation of no order": ("fk_cancellations_order_id", "UPDATE cancellations SET order_id = 'nowhere'"),
-    "an empty key of a cancellation": (
-        "ck_cancellations_idempotency_key",
-        "UPDATE cancellations SET idempotency_key = ''",
+    "one key that cancelled two orders": ("pk_keyed_replies", new_reply("alice", "CancelOrder", "paid")),
+    "a reply about no order": ("fk_keyed_replies_order_id", "UPDATE keyed_replies SET order_id = 'nowhere'"),
+    "a reply under an empty key": (
+        "ck_keyed_replies_idempotency_key",
+        "UPDATE keyed_replies SET idempotency_key = ''",
     ),
     "a key that created and has no reply": ("ck_orders_create_reply_with_key", on_order("free", "create_reply = NULL")),
     "a payment of no known status": ("ck_payments_status", on_payment("lost", "status = 'refunded'")),
@@ -332,8 +365,14 @@ ILLEGAL: dict[str, tuple[str, str]] = {
         " VALUES ('paid', 2, 'order.approved', 'paid', 0)",
     ),
     "an event of no order": ("fk_events_order_id", "UPDATE events SET order_id = 'nowhere'"),
-    "two entries of one number": ("pk_audit_log", new_entry(seq="1")),
+    "two entries of one number": ("ux_audit_log_chain_seq", new_entry(seq="1")),
+    "two entries of one id": ("pk_audit_log", new_entry(id="'first'")),
     "an entry about something else": ("ck_audit_log_kind", new_entry(kind="'customer'")),
+    "a change to no state": ("ck_audit_log_state_of_change", new_entry(to_state="NULL")),
+    "a call that changes a state": ("ck_audit_log_state_of_change", new_entry(kind="'call'")),
+    "an entry that half happened": ("ck_audit_log_outcome", new_entry(outcome="'begun'")),
+    "two heads of one chain": ("pk_audit_heads", "INSERT INTO audit_heads VALUES ('caller:alice', 1, 'hash')"),
+    "two seals of one number": ("pk_audit_seals", NEW_SEAL),
     "one finding twice": (
         "pk_findings",
         "INSERT INTO findings (kind, processor_reference, payment_id, opened_at)"
@@ -342,11 +381,13 @@ ILLEGAL: dict[str, tuple[str, str]] = {
 }
 
 LEGAL = {
+    "an entry of a refused call": new_entry(kind="'call'", to_state="NULL", outcome="'refused'"),
     "a failed payment beside a live one": new_payment("paying", A_FAILURE),
     "a live payment of a free order": new_payment("free", PROCESSING),
     "a second refund": "INSERT INTO refunds (id, payment_id, order_id, amount_minor, status, reason, processor,"
     " next_poll_at, created_at) VALUES ('new', 'won', 'paid', 1, 'processing', 'test', 'sandbox', 1, 0)",
-    "one key of another caller": "INSERT INTO cancellations VALUES ('bob', 'key', 'f', 'free', 'reply', 0)",
+    "one key of another caller": new_reply("bob", "CancelOrder", "free"),
+    "one key of another method": new_reply("alice", "ForceCancelOrder", "free"),
     "cancelling a paid order": on_order("paid", "status = 'cancelled'"),
     "cancelling a free order": on_order("free", "status = 'cancelled'"),
     "a currency without minor digits": on_order("free", "currency = 'JPY', currency_digits = 0"),
@@ -407,7 +448,7 @@ async def test_a_legal_write_is_not_refused(filled: Database, statement: str) ->
 
 async def test_no_column_that_must_have_a_value_can_be_without(filled: Database) -> None:
     for table in metadata.sorted_tables:
-        if table is audit_log:
+        if table in (audit_log, audit_seals):
             continue  # It cannot be changed at all.
         for column in (column for column in table.columns if not column.nullable):
             with pytest.raises(IntegrityError) as refused:
@@ -420,18 +461,31 @@ ONLY_ADDED_TO = {
         "UPDATE audit_log SET actor = 'mallory'",
         "DELETE FROM audit_log",
         new_entry(seq="1", actor="'mallory'").replace("INSERT", "INSERT OR REPLACE", 1),
+        new_entry(id="'first'", actor="'mallory'").replace("INSERT", "INSERT OR REPLACE", 1),
+        "UPDATE audit_seals SET entry_count = 0",
+        "DELETE FROM audit_seals",
+        NEW_SEAL.replace("INSERT", "INSERT OR REPLACE", 1),
     ],
-    "postgresql": ["UPDATE audit_log SET actor = 'mallory'", "DELETE FROM audit_log", "TRUNCATE audit_log"],
+    "postgresql": [
+        "UPDATE audit_log SET actor = 'mallory'",
+        "DELETE FROM audit_log",
+        "TRUNCATE audit_log",
+        "UPDATE audit_seals SET entry_count = 0",
+        "DELETE FROM audit_seals",
+        "TRUNCATE audit_seals",
+    ],
 }
 
 
 async def test_the_audit_log_can_neither_be_changed_nor_shortened(filled: Database) -> None:
     for statement in ONLY_ADDED_TO[filled.url.get_backend_name()]:
-        with pytest.raises(DBAPIError, match=r"the audit log is only added to|UNIQUE constraint failed: audit_log\."):
+        with pytest.raises(
+            DBAPIError, match=r"the audit log is only added to|UNIQUE constraint failed: audit_(log|seals)\."
+        ):
             await run_and_forget(filled, statement)
 
 
-@pytest.mark.parametrize("missing", ["at", "actor", "kind", "object_id", "to_state", "seq", "order_id"])
+@pytest.mark.parametrize("missing", ["at", "actor", "kind", "object_id", "to_state", "seq", "chain", "outcome", "hash"])
 async def test_an_audit_entry_is_whole(filled: Database, missing: str) -> None:
     with pytest.raises(IntegrityError, match=missing):
         await run_and_forget(filled, new_entry(**{missing: "NULL"}))

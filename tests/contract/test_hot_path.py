@@ -15,17 +15,23 @@ from payorder.adapters.database.engine import Database
 from payorder.adapters.database.hot_path import HotPath
 from payorder.adapters.database.migrate import upgrade
 from payorder.adapters.database.store import DatabaseStore
-from payorder.adapters.database.tables import metadata, payments
+from payorder.adapters.database.tables import audit_log, metadata, payments
 from payorder.domain.money import Currency, Money
 from payorder.domain.order import Order
+from payorder.domain.origin import SERVICE
 from payorder.domain.outcome import Failed
 from payorder.domain.payment import Payment
 from payorder.local.postgres import EmbeddedPostgres
-from support.records import BANK_ACCOUNT, LATER, TOTAL, a_key, a_payment, an_order, failed, reply_of, succeeded
+from support.records import BANK_ACCOUNT, LATER, TOTAL, a_key, a_payment, an_order, by, failed, reply_of, succeeded
 
 Settle = Callable[[Payment], Awaitable[object]]
-# What the database's own clock has written.
-BY_THE_CLOCK = "next_poll_at"
+# What the database's own clock has written, or made of it.
+BY_THE_CLOCK = {
+    "payments": {"next_poll_at"},
+    "orders": {"audit_hash", "audit_previous"},
+    "audit_log": {"id", "at", "prev_hash", "hash"},
+}
+ORDER_BY = {"audit_log": (audit_log.c.chain, audit_log.c.seq)}
 
 
 @pytest.fixture
@@ -45,7 +51,7 @@ def hot_path(database: Database) -> HotPath:
 async def placed(database: Database, **changes: Any) -> Order:
     order = an_order(**changes)
     store = DatabaseStore(database, reconcile_after_seconds=25, on_change=lambda *_: None)
-    await store.add_order(order, reply_of(order), None)
+    await store.add_order(order, by(order.owner), reply_of(order), None)
     return order
 
 
@@ -54,9 +60,14 @@ async def everything(database: Database) -> dict[str, list[dict[str, Any]]]:
     found = {}
     async with database.read() as connection:
         for table in metadata.sorted_tables:
-            rows = (await connection.execute(select(table).order_by(*table.primary_key))).mappings()
+            rows = (
+                await connection.execute(select(table).order_by(*ORDER_BY.get(table.name, table.primary_key)))
+            ).mappings()
             found[table.name] = [
-                {name: value is not None if name == BY_THE_CLOCK else value for name, value in row.items()}
+                {
+                    name: value is not None if name in BY_THE_CLOCK.get(table.name, ()) else value
+                    for name, value in row.items()
+                }
                 for row in rows
             ]
     return found
@@ -78,7 +89,7 @@ def renamed(found: dict[str, list[dict[str, Any]]], *names: dict[str, str]) -> d
 
 def of_order(found: dict[str, list[dict[str, Any]]], order: Order, payment: Payment) -> dict[str, Any]:
     rows = {
-        table: [row for row in rows if order.id in (row.get("id"), row.get("order_id"))]
+        table: [row for row in rows if order.id in (row.get("id"), row.get("order_id"), row.get("chain"))]
         for table, rows in found.items()
     }
     return renamed(rows, {order.id: "ORDER", payment.id: "PAYMENT"})
@@ -110,13 +121,13 @@ async def test_both_ways_write_the_same_rows(
     attempts = {way: a_payment(order, **changes) for way, order in orders.items()}
     hot, slow = attempts["hot"], attempts["general"]
 
-    assert await hot_path.claim(hot, "alice", key, 25_000)
-    assert await database.write(lambda c: general.claim(c, slow, "bob", key, 25_000)) is None
+    assert await hot_path.claim(hot, by("alice"), key, 25_000)
+    assert await database.write(lambda c: general.claim(c, slow, by("bob"), key, 25_000)) is None
     found = await everything(database)
     assert_same(found, orders, attempts)
 
-    assert await hot_path.settle(end(hot), reply_of(end(hot)), LATER)
-    assert await database.finish(lambda c: general.settle(c, end(slow), reply_of(end(slow)), LATER)) is None
+    assert await hot_path.settle(end(hot), reply_of(end(hot)), LATER, SERVICE)
+    assert await database.finish(lambda c: general.settle(c, end(slow), reply_of(end(slow)), LATER, SERVICE)) is None
     found = await everything(database)
     assert_same(found, orders, attempts)
     assert len(found["audit_log"]) == 2 * (4 if end is succeeded else 3)
@@ -130,7 +141,7 @@ def assert_same(found: Any, orders: dict[str, Order], attempts: dict[str, Paymen
 async def test_a_claim_that_cannot_be_made_so_changes_nothing(database: Database, hot_path: HotPath) -> None:
     order = await placed(database)
     taken, free = await placed(database), await placed(database)
-    assert await hot_path.claim(a_payment(taken), "alice", a_key(), 25_000)
+    assert await hot_path.claim(a_payment(taken), by("alice"), a_key(), 25_000)
     before = await everything(database)
     for payment, owner, key in (
         (a_payment(order), "bob", None),
@@ -141,34 +152,34 @@ async def test_a_claim_that_cannot_be_made_so_changes_nothing(database: Database
         (a_payment(free), "alice", a_key()),
         (replace(a_payment(free), source=replace(BANK_ACCOUNT, number="12")), "alice", None),
     ):
-        assert not await hot_path.claim(payment, owner, key, 25_000)
+        assert not await hot_path.claim(payment, by(owner), key, 25_000)
         assert before == await everything(database)
 
 
 async def test_an_order_that_is_paid_or_cancelled_is_not_claimed(database: Database, hot_path: HotPath) -> None:
     order = await placed(database)
     payment = a_payment(order)
-    assert await hot_path.claim(payment, "alice", None, 25_000)
-    assert await hot_path.settle(succeeded(payment), reply_of(payment), LATER)
+    assert await hot_path.claim(payment, by("alice"), None, 25_000)
+    assert await hot_path.settle(succeeded(payment), reply_of(payment), LATER, SERVICE)
     before = await everything(database)
-    assert not await hot_path.claim(a_payment(order), "alice", None, 25_000)
+    assert not await hot_path.claim(a_payment(order), by("alice"), None, 25_000)
     assert before == await everything(database)
 
 
 async def test_only_the_first_end_of_a_payment_is_written(database: Database, hot_path: HotPath) -> None:
     payment = a_payment(await placed(database))
-    assert await hot_path.claim(payment, "alice", None, 25_000)
-    assert await hot_path.settle(failed(payment), reply_of(failed(payment)), LATER)
+    assert await hot_path.claim(payment, by("alice"), None, 25_000)
+    assert await hot_path.settle(failed(payment), reply_of(failed(payment)), LATER, SERVICE)
     before = await everything(database)
     for end in (succeeded(payment), failed(payment)):
-        assert not await hot_path.settle(end, reply_of(end), LATER)
+        assert not await hot_path.settle(end, reply_of(end), LATER, SERVICE)
         assert before == await everything(database)
 
 
 async def test_of_many_claims_at_once_one_is_made(database: Database, hot_path: HotPath) -> None:
     order = await placed(database)
     for key in (None, a_key()):
-        claims = [hot_path.claim(a_payment(order), "alice", key, 25_000) for _ in range(50)]
+        claims = [hot_path.claim(a_payment(order), by("alice"), key, 25_000) for _ in range(50)]
         assert [True] * (key is None) == [made for made in await asyncio.gather(*claims) if made]
     assert 1 == len((await everything(database))["payments"])
 
@@ -176,7 +187,7 @@ async def test_of_many_claims_at_once_one_is_made(database: Database, hot_path: 
 async def test_a_release_without_a_settlement_is_undone(database: Database, hot_path: HotPath) -> None:
     """It cannot come to that; if it did, an order would be free while its payment is open."""
     payment = a_payment(await placed(database))
-    assert await hot_path.claim(payment, "alice", None, 25_000)
+    assert await hot_path.claim(payment, by("alice"), None, 25_000)
 
     async def end_it(connection: Any) -> None:
         end = {"status": "failed", "next_poll_at": None, "settled_at": 1, "reply": b""}
@@ -184,5 +195,5 @@ async def test_a_release_without_a_settlement_is_undone(database: Database, hot_
 
     await database.write(end_it)
     before = await everything(database)
-    assert not await hot_path.settle(succeeded(payment), reply_of(payment), LATER)
+    assert not await hot_path.settle(succeeded(payment), reply_of(payment), LATER, SERVICE)
     assert before == await everything(database)

@@ -51,6 +51,7 @@ from support.records import (
     a_key,
     a_payment,
     an_order,
+    by,
     failed,
     reply_of,
     succeeded,
@@ -67,13 +68,13 @@ def store_on(database: Database, *, reconcile_after_seconds: float = 25) -> Data
 
 async def added(store: Store, **changes: Any) -> Order:
     order = an_order(**changes)
-    await store.add_order(order, reply_of(order), None)
+    await store.add_order(order, by(order.owner), reply_of(order), None)
     return order
 
 
 async def claimed(store: Store, order: Order, key: IdempotencyKey | None = None, **changes: Any) -> Payment:
     payment = a_payment(order, **changes)
-    assert await store.claim(payment, order.owner, key) is None
+    assert await store.claim(payment, by(order.owner), key) is None
     return payment
 
 
@@ -83,13 +84,13 @@ async def settled(store: Store, payment: Payment, at: datetime = NOON) -> Paymen
 
 
 async def cancelled(store: Store, order: Order, at: datetime = LATER) -> Cancelled:
-    result = await store.cancel_order(CancelRequest(order.id, order.owner, new_id(), at), reply_of, None)
+    result = await store.cancel_order(CancelRequest(order.id, by(order.owner), new_id(), at), reply_of, None)
     assert isinstance(result, Cancelled)
     return result
 
 
 def cancel(store: Store, order_id: str, owner: str) -> Awaitable[object]:
-    return store.cancel_order(CancelRequest(order_id, owner, new_id(), LATER), reply_of, None)
+    return store.cancel_order(CancelRequest(order_id, by(owner), new_id(), LATER), reply_of, None)
 
 
 async def refusal_of(work: Awaitable[object]) -> Refusal | None:
@@ -144,13 +145,13 @@ async def test_an_order_that_is_not_the_callers_is_not_found(store: Store) -> No
         ("get_order", store.get_order(order.id, "bob")),
         ("get_order, other case", store.get_order(order.id, "Alice")),
         ("cancel_order", cancel(store, order.id, "bob")),
-        ("claim", store.claim(of_bob, "bob", None)),
+        ("claim", store.claim(of_bob, by("bob"), None)),
         ("get_payment", store.get_payment(payment.id, "bob")),
         ("get_latest_payment", store.get_latest_payment(order.id, "bob")),
         ("list_payments", store.list_payments(order.id, "bob", ALL)),
         ("get_order, unknown", store.get_order(new_id(), "alice")),
         ("cancel_order, unknown", cancel(store, new_id(), "alice")),
-        ("claim, unknown", store.claim(a_payment(an_order()), "alice", None)),
+        ("claim, unknown", store.claim(a_payment(an_order()), by("alice"), None)),
         ("get_payment, unknown", store.get_payment(new_id(), "alice")),
         ("get_payment, of an order's id", store.get_payment(order.id, "alice")),
         ("get_latest_payment, unknown", store.get_latest_payment(new_id(), "alice")),
@@ -211,7 +212,7 @@ async def test_cancelling_a_paid_order_reserves_its_refund_once(store: Store) ->
     )
     assert expected == first.refund
     assert Cancelled(first.order, None) == await cancelled(store, order, NOON)
-    assert OrderCancelled is type(await refusal_of(store.claim(a_payment(order), order.owner, None)))
+    assert OrderCancelled is type(await refusal_of(store.claim(a_payment(order), by(order.owner), None)))
 
 
 @pytest.mark.parametrize("status", ["shipped", "delivered"])
@@ -236,7 +237,7 @@ async def test_of_a_cancel_and_a_claim_exactly_one_happens(store: Store) -> None
     claims = [a_payment(order) for order in placed]
     works: list[Awaitable[object]] = []
     for order, payment in zip(placed, claims, strict=True):
-        works += [store.claim(payment, order.owner, None), cancel(store, order.id, order.owner)]
+        works += [store.claim(payment, by(order.owner), None), cancel(store, order.id, order.owner)]
     refusals = await asyncio.gather(*map(refusal_of, works))
     for order, payment, of_claim, of_cancel in zip(placed, claims, refusals[::2], refusals[1::2], strict=True):
         now = await store.get_order(order.id, order.owner)
@@ -317,7 +318,7 @@ async def test_the_first_refusal_of_a_claim_wins_and_nothing_is_written(
     order = await added(store)
     await state(store, order)
     before = await store.get_order(order.id, order.owner), await store.list_payments(order.id, order.owner, ALL)
-    refusal = await refusal_of(store.claim(a_payment(order, amount=amount, created_at=LATER), owner, None))
+    refusal = await refusal_of(store.claim(a_payment(order, amount=amount, created_at=LATER), by(owner), None))
     assert expected is type(refusal)
     after = await store.get_order(order.id, order.owner), await store.list_payments(order.id, order.owner, ALL)
     assert before == after
@@ -327,14 +328,16 @@ async def test_the_first_refusal_of_a_claim_wins_and_nothing_is_written(
 
 async def test_of_fifty_claims_at_once_exactly_one_wins(store: Store) -> None:
     order = await added(store)
-    kinds = await kinds_of(*(store.claim(a_payment(order), order.owner, None) for _ in range(50)))
+    kinds = await kinds_of(*(store.claim(a_payment(order), by(order.owner), None) for _ in range(50)))
     assert {None: 1, PaymentInProgress: 49} == kinds
     assert 1 == len((await store.list_payments(order.id, order.owner, ALL)).items)
 
 
 async def test_of_two_hundred_claims_on_twenty_orders_twenty_win(store: Store) -> None:
     placed = [await added(store) for _ in range(20)]
-    kinds = await kinds_of(*(store.claim(a_payment(order), order.owner, None) for _ in range(10) for order in placed))
+    kinds = await kinds_of(
+        *(store.claim(a_payment(order), by(order.owner), None) for _ in range(10) for order in placed)
+    )
     assert {None: 20, PaymentInProgress: 180} == kinds
     for order in placed:
         (only,) = (await store.list_payments(order.id, order.owner, ALL)).items
@@ -347,7 +350,12 @@ async def test_two_services_on_one_database_do_not_both_win(store: Store, databa
         stores = (store, store_on(other))
         placed = [await added(store) for _ in range(10)]
         kinds = await kinds_of(
-            *(each.claim(a_payment(order), order.owner, None) for _ in range(5) for order in placed for each in stores)
+            *(
+                each.claim(a_payment(order), by(order.owner), None)
+                for _ in range(5)
+                for order in placed
+                for each in stores
+            )
         )
         assert {None: 10, PaymentInProgress: 90} == kinds
     finally:
@@ -498,21 +506,23 @@ async def test_every_change_is_in_the_audit_log_with_who_made_it(store: Store, d
 
 async def test_an_order_added_again_under_its_key_is_the_first_one(store: Store) -> None:
     first, again = an_order(), an_order()
-    assert await store.add_order(first, reply_of(first), a_key()) is None
-    assert Replay(first.id, reply_of(first)) == await store.add_order(again, reply_of(again), a_key())
+    assert await store.add_order(first, by(first.owner), reply_of(first), a_key()) is None
+    assert Replay(first.id, reply_of(first)) == await store.add_order(again, by(again.owner), reply_of(again), a_key())
     assert [first] == (await store.list_orders("alice", ALL)).items
 
 
 async def test_of_many_orders_under_one_key_one_is_added(store: Store) -> None:
     wanted = [an_order() for _ in range(20)]
-    told = await asyncio.gather(*(store.add_order(order, reply_of(order), a_key()) for order in wanted))
+    told = await asyncio.gather(
+        *(store.add_order(order, by(order.owner), reply_of(order), a_key()) for order in wanted)
+    )
     (only,) = (await store.list_orders("alice", ALL)).items
     assert Counter({None: 1, Replay(only.id, reply_of(only)): 19}) == Counter(told)
 
 
 async def test_an_order_cancelled_again_under_its_key_is_answered_as_before(store: Store) -> None:
     order = await added(store)
-    request = CancelRequest(order.id, order.owner, new_id(), LATER)
+    request = CancelRequest(order.id, by(order.owner), new_id(), LATER)
     first = await store.cancel_order(request, reply_of, a_key())
     assert isinstance(first, Cancelled)
     assert Replay(order.id, reply_of(first.order)) == await store.cancel_order(request, reply_of, a_key())
@@ -520,7 +530,7 @@ async def test_an_order_cancelled_again_under_its_key_is_answered_as_before(stor
 
 async def test_an_order_can_be_cancelled_again_under_another_key(store: Store) -> None:
     order = await added(store)
-    request = CancelRequest(order.id, order.owner, new_id(), LATER)
+    request = CancelRequest(order.id, by(order.owner), new_id(), LATER)
     answers = [await store.cancel_order(request, reply_of, a_key(name)) for name in ("one", "two", "one", "two")]
     assert [Cancelled, Cancelled, Replay, Replay] == [type(answer) for answer in answers]
     assert answers[2] == answers[3]
@@ -530,14 +540,14 @@ async def test_a_request_of_before_the_secret_changed_is_still_known(store: Stor
     order = await added(store)
     payment = await settled(store, failed(await claimed(store, order, a_key(fingerprint="before"))))
     rotated = IdempotencyKey("key", "after", ("long before", "before"))
-    assert Replay(payment.id, reply_of(payment)) == await store.claim(a_payment(order), order.owner, rotated)
+    assert Replay(payment.id, reply_of(payment)) == await store.claim(a_payment(order), by(order.owner), rotated)
 
 
 async def test_a_settled_payment_is_replayed_under_its_key(store: Store) -> None:
     for end in (succeeded, failed):
         order, key = await added(store), a_key(end.__name__)
         payment = await settled(store, end(await claimed(store, order, key)))
-        replay = await store.claim(a_payment(order), order.owner, key)
+        replay = await store.claim(a_payment(order), by(order.owner), key)
         assert Replay(payment.id, reply_of(payment)) == replay
         assert [payment] == (await store.list_payments(order.id, order.owner, ALL)).items
 
@@ -545,22 +555,22 @@ async def test_a_settled_payment_is_replayed_under_its_key(store: Store) -> None
 async def test_a_key_whose_payment_is_open_is_in_progress(store: Store) -> None:
     order = await added(store)
     payment = await claimed(store, order, a_key())
-    refusal = await refusal_of(store.claim(a_payment(order), order.owner, a_key()))
+    refusal = await refusal_of(store.claim(a_payment(order), by(order.owner), a_key()))
     assert isinstance(refusal, PaymentInProgress)
     assert payment.id == refusal.payment_id
 
 
 async def test_a_key_with_another_request_is_refused_before_all_else(store: Store) -> None:
     order, other = await added(store), a_key(fingerprint="0" * 64)
-    await store.add_order(an_order(), Reply(0, b""), a_key())
+    await store.add_order(an_order(), by("alice"), Reply(0, b""), a_key())
     await cancelled(store, await added(store))
-    await store.cancel_order(CancelRequest((await added(store)).id, "alice", new_id(), NOON), reply_of, a_key())
+    await store.cancel_order(CancelRequest((await added(store)).id, by("alice"), new_id(), NOON), reply_of, a_key())
     await claimed(store, order, a_key())
     works: list[Awaitable[object]] = [
-        store.add_order(an_order(), Reply(0, b""), other),
-        store.cancel_order(CancelRequest(new_id(), "alice", new_id(), NOON), reply_of, other),
-        store.claim(a_payment(order, amount=Money(1, EUR)), "alice", other),
-        store.claim(a_payment(an_order()), "alice", other),
+        store.add_order(an_order(), by("alice"), Reply(0, b""), other),
+        store.cancel_order(CancelRequest(new_id(), by("alice"), new_id(), NOON), reply_of, other),
+        store.claim(a_payment(order, amount=Money(1, EUR)), by("alice"), other),
+        store.claim(a_payment(an_order()), by("alice"), other),
     ]
     assert {IdempotencyKeyReused: 4} == await kinds_of(*works)
 
@@ -569,22 +579,22 @@ async def test_a_key_with_another_request_is_refused_before_all_else(store: Stor
 async def test_a_key_expires_after_thirty_days(store: Store, days: int, is_known: bool) -> None:
     then = NOON + timedelta(days=days)
     first, second = an_order(), an_order(created_at=then, updated_at=then)
-    assert await store.add_order(first, reply_of(first), a_key()) is None
-    assert is_known == (await store.add_order(second, reply_of(second), a_key()) is not None)
+    assert await store.add_order(first, by(first.owner), reply_of(first), a_key()) is None
+    assert is_known == (await store.add_order(second, by(second.owner), reply_of(second), a_key()) is not None)
 
     await settled(store, succeeded(await claimed(store, first, a_key())))
     other = await added(store)
-    assert is_known == (await store.claim(a_payment(other, created_at=then), "alice", a_key()) is not None)
+    assert is_known == (await store.claim(a_payment(other, created_at=then), by("alice"), a_key()) is not None)
 
     for order, at in ((first, NOON), (await added(store), then)):
-        answered = await store.cancel_order(CancelRequest(order.id, "alice", new_id(), at), reply_of, a_key())
+        answered = await store.cancel_order(CancelRequest(order.id, by("alice"), new_id(), at), reply_of, a_key())
     assert is_known == isinstance(answered, Replay)
 
 
 async def test_the_key_of_an_open_payment_does_not_expire(store: Store) -> None:
     payment = await claimed(store, await added(store), a_key())
     later = a_payment(await added(store), created_at=NOON + timedelta(days=31))
-    refusal = await refusal_of(store.claim(later, "alice", a_key()))
+    refusal = await refusal_of(store.claim(later, by("alice"), a_key()))
     assert isinstance(refusal, PaymentInProgress)
     assert payment.id == refusal.payment_id
 
@@ -592,22 +602,22 @@ async def test_the_key_of_an_open_payment_does_not_expire(store: Store) -> None:
 async def test_a_key_is_one_callers_and_one_methods(store: Store) -> None:
     of_alice, of_bob = an_order(), an_order(owner="bob")
     for order in (of_alice, of_bob):
-        assert await store.add_order(order, reply_of(order), a_key()) is None
+        assert await store.add_order(order, by(order.owner), reply_of(order), a_key()) is None
         await claimed(store, order, a_key(fingerprint="0" * 64))
     await settled(store, failed(await store.get_latest_payment(of_alice.id, "alice")))
-    request = CancelRequest(of_alice.id, "alice", new_id(), NOON)
+    request = CancelRequest(of_alice.id, by("alice"), new_id(), NOON)
     assert isinstance(await store.cancel_order(request, reply_of, a_key(fingerprint="1" * 64)), Cancelled)
 
 
 async def test_of_many_claims_under_one_key_one_wins(store: Store) -> None:
     order = await added(store)
-    kinds = await kinds_of(*(store.claim(a_payment(order), order.owner, a_key()) for _ in range(30)))
+    kinds = await kinds_of(*(store.claim(a_payment(order), by(order.owner), a_key()) for _ in range(30)))
     assert {None: 1, PaymentInProgress: 29} == kinds
 
 
 async def test_one_key_on_many_orders_pays_one(store: Store) -> None:
     placed = [await added(store) for _ in range(10)]
-    claims = (store.claim(a_payment(order), "alice", a_key(fingerprint=order.id)) for order in placed)
+    claims = (store.claim(a_payment(order), by("alice"), a_key(fingerprint=order.id)) for order in placed)
     assert {None: 1, IdempotencyKeyReused: 9} == await kinds_of(*claims)
     assert 1 == len([order for order in (await store.list_orders("alice", ALL)).items if order.active_payment_id])
 
@@ -803,8 +813,8 @@ async def test_a_full_pool_is_busy_and_nothing_is_written(empty: Database) -> No
     if empty.hot_path:
         await empty.hot_path._claims._turns.take()
     refused = await kinds_of(
-        store.add_order(an_order(), Reply(0, b""), None),
-        store.claim(a_payment(order), order.owner, None),
+        store.add_order(an_order(), by("alice"), Reply(0, b""), None),
+        store.claim(a_payment(order), by(order.owner), None),
         cancel(store, order.id, order.owner),
     )
     ends.set()
@@ -837,8 +847,8 @@ def reads(store: Store, order: Order) -> list[Awaitable[object]]:
 
 def writes(store: Store, order: Order) -> list[Awaitable[object]]:
     return [
-        store.add_order(an_order(), Reply(0, b""), None),
-        store.claim(a_payment(order), order.owner, None),
+        store.add_order(an_order(), by("alice"), Reply(0, b""), None),
+        store.claim(a_payment(order), by(order.owner), None),
         cancel(store, order.id, order.owner),
         store.settle(succeeded(a_payment(order)), Reply(0, b""), LATER),
     ]
@@ -938,7 +948,7 @@ async def test_a_claim_whose_commit_was_not_heard_is_not_called_nothing(wired: t
     order = await added(store)
     payment = a_payment(order)
     lose(wire, "INSERT INTO payments")
-    refusal = await refusal_of(store.claim(payment, order.owner, None))
+    refusal = await refusal_of(store.claim(payment, by(order.owner), None))
     written = (await store.list_payments(order.id, order.owner, ALL)).items
     assert ([payment], None) == (written, refusal)
 
@@ -948,7 +958,7 @@ async def test_an_order_whose_commit_was_not_heard_is_no_refusal(wired: tuple[Wi
     wire.lose_the_commit_of("INSERT INTO orders")
     order = an_order()
     with pytest.raises(CommitUnknown):
-        await store.add_order(order, reply_of(order), None)
+        await store.add_order(order, by(order.owner), reply_of(order), None)
     assert [order] == (await store.list_orders("alice", ALL)).items
 
 

@@ -186,8 +186,8 @@ def _audit(evidence: Evidence) -> Iterator[Finding]:
         return
     sequences: defaultdict[str, list[int]] = defaultdict(list)
     states: dict[str, str | None] = {}
-    for entry in sorted(evidence.rows("audit_log"), key=lambda entry: (entry["order_id"], entry["seq"])):
-        sequences[entry["order_id"]].append(entry["seq"])
+    for entry in sorted(evidence.rows("audit_log"), key=lambda entry: (entry["chain"], entry["seq"])):
+        sequences[entry["chain"]].append(entry["seq"])
         if states.get(entry["object_id"]) != entry["from_state"]:
             yield Finding("I5", "audit differs", f"{entry['object_id']} cannot have been {entry['from_state']}")
         states[entry["object_id"]] = entry["to_state"]

@@ -18,11 +18,12 @@ from harness.crash_points import reach
 from harness.customers import STORIES
 from harness.processor.behaviour import ALWAYS_OK, ANSWERS, CHARGES, GENTLE
 from harness.processor.plugin import FaultyProcessor
-from payorder.adapters.database import changes, hot_path, payments
+from payorder.adapters.database import audit, changes, hot_path, payments
 from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.database.tables import orders as orders_table
 from payorder.adapters.database.tables import payments as payments_table
 from payorder.domain.idempotency import IdempotencyKey, Replay
+from payorder.domain.origin import SERVICE, Origin
 from payorder.domain.outcome import Approved, Declined, Failed, Outcome, Unknown
 from payorder.domain.payment import Payment
 from payorder.domain.states import PaymentStatus
@@ -265,14 +266,14 @@ def _transaction_over_the_call() -> None:
     async def _pay(self: Any, payment: Payment, command: Any, _is_claimed: asyncio.Event) -> PayOrderAnswer:
         began = self._clock.uptime_seconds()
         async with self._store._database._writes.connect() as connection, connection.begin():
-            replay = await payments.claim(connection, payment, command.owner, command.key, 60_000)
+            replay = await payments.claim(connection, payment, command.origin, command.key, 60_000)
             if replay is not None:
                 return PayOrderAnswer(replay.resource_id, replay.reply, is_replay=True)
             settled = payment.after(await self._charge(payment, command.source, began))
             if settled.status is PaymentStatus.PROCESSING:
                 return self._still_open(payment)
             reply = self._render(settled)
-            await payments.settle(connection, settled, reply, self._clock.now())
+            await payments.settle(connection, settled, reply, self._clock.now(), SERVICE)
         return PayOrderAnswer(payment.id, reply)
 
     PayOrder._pay = _pay
@@ -282,12 +283,12 @@ def _transaction_over_the_call() -> None:
 def _charge_first() -> None:
     async def _pay(self: Any, payment: Payment, command: Any, _is_claimed: asyncio.Event) -> PayOrderAnswer:
         outcome = await self._charge(payment, command.source, self._clock.uptime_seconds())
-        replay = await self._store.claim(payment, command.owner, command.key)
+        replay = await self._store.claim(payment, command.origin, command.key)
         if replay is not None:
             return PayOrderAnswer(replay.resource_id, replay.reply, is_replay=True)
         settled = payment.after(outcome)
         is_open = settled.status is PaymentStatus.PROCESSING
-        return await (self._leave_open(payment) if is_open else self._settle(settled))
+        return await (self._leave_open(payment) if is_open else self._settle(settled, SERVICE))
 
     PayOrder._pay = _pay
 
@@ -305,10 +306,9 @@ def _no_unique_index() -> None:
         )
         .values(
             latest_payment_id=bindparam("payment_id"),
-            audit_seq=orders_table.c.audit_seq + 1,
             updated_at=bindparam("at"),
         )
-        .returning(orders_table.c.audit_seq)
+        .returning(*audit.HEAD)
     )
     _settle_unconditionally()
 
@@ -332,10 +332,9 @@ def _settle_unconditionally() -> None:
             status=case((succeeded, "approved"), else_=columns.status),
             paid_payment_id=case((succeeded, bindparam("payment_id")), else_=columns.paid_payment_id),
             event_seq=columns.event_seq + bindparam("change_count"),
-            audit_seq=columns.audit_seq + bindparam("change_count"),
             updated_at=bindparam("at"),
         )
-        .returning(columns.event_seq, columns.audit_seq)
+        .returning(columns.event_seq, *audit.HEAD)
     )
     bare = update(payments_table).where(payments_table.c.id == bindparam("payment_id"))
     payments._SETTLE = bare.values(
@@ -369,11 +368,11 @@ def _not_detached() -> None:
 @variant("a replay is rendered again", "I6", charges=GENTLE, kills=3)
 def _rendered_again() -> None:
     def make(claim: Any) -> Any:
-        async def _claim(self: Any, payment: Payment, owner: str, key: IdempotencyKey | None) -> Replay | None:
-            replay: Replay | None = await claim(self, payment, owner, key)
+        async def _claim(self: Any, payment: Payment, origin: Origin, key: IdempotencyKey | None) -> Replay | None:
+            replay: Replay | None = await claim(self, payment, origin, key)
             if replay is None:
                 return None
-            seen = await self.get_payment(replay.resource_id, owner)
+            seen = await self.get_payment(replay.resource_id, origin.actor)
             return Replay(seen.id, to_payment_reply(replace(seen, created_at=payment.created_at, decline_code=None)))
 
         return _claim
@@ -389,8 +388,8 @@ def _fingerprint_ignored() -> None:
 @variant("keys are not looked at", "I6", charges=GENTLE, kills=3)
 def _keys_forgotten() -> None:
     def make(claim: Any) -> Any:
-        async def _claim(self: Any, payment: Payment, owner: str, _key: IdempotencyKey | None) -> Replay | None:
-            return await claim(self, payment, owner, None)
+        async def _claim(self: Any, payment: Payment, origin: Origin, _key: IdempotencyKey | None) -> Replay | None:
+            return await claim(self, payment, origin, None)
 
         return _claim
 
@@ -491,7 +490,7 @@ def _open_told_as_failed() -> None:
 
 @variant("told before it is written", "I6", "I9", points=("settle.before_commit", "settle.before_statement", "told"))
 def _told_before_written() -> None:
-    async def _settle(self: Any, payment: Payment) -> PayOrderAnswer:
+    async def _settle(self: Any, payment: Payment, _origin: Origin) -> PayOrderAnswer:
         async def write() -> None:
             await asyncio.sleep(0.1)
             reach("told")

@@ -8,6 +8,7 @@ from payorder.adapters.system import new_id
 from payorder.domain.idempotency import IdempotencyKey, Reply
 from payorder.domain.money import Currency, Money
 from payorder.domain.order import Order
+from payorder.domain.origin import Origin
 from payorder.domain.outcome import Approved, Declined
 from payorder.domain.payment import Payment
 from payorder.domain.source import MaskedSource
@@ -83,3 +84,8 @@ def reply_of(item: Order | Payment) -> Reply:
 
 def a_key(key: str = "key", fingerprint: str = "f" * 64) -> IdempotencyKey:
     return IdempotencyKey(key, fingerprint)
+
+
+def by(subject: str) -> Origin:
+    """A call of theirs."""
+    return Origin(subject, "0198b76d-0000-4000-8000-000000000000")

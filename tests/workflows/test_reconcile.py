@@ -25,6 +25,7 @@ from payorder.edge.replies import to_order_reply, to_payment_reply
 from payorder.ports.processor import Charge
 from payorder.ports.store import Cancelled, CancelRequest
 from payorder.workflows.reconcile import Reconcile, ReconcileLimits
+from support.records import by
 
 TOTAL = Money(4999, Currency("GBP", 2))
 CARD = Card("J. Doe", Secret("4242424242424242"), None, 12, 2025, Address())
@@ -89,7 +90,7 @@ async def claimed(store: DatabaseStore) -> Payment:
     """An order, and a payment of it that somebody has claimed and then died."""
     now = datetime.now(UTC)
     order = Order(new_id(), "alice", OrderStatus.PLACED, TOTAL, None, None, {}, now, now)
-    await store.add_order(order, to_order_reply(order), None)
+    await store.add_order(order, by(order.owner), to_order_reply(order), None)
     return await claimed_again(store, order.id)
 
 
@@ -97,7 +98,7 @@ async def claimed_again(store: DatabaseStore, order_id: str) -> Payment:
     payment = Payment(
         new_id(), order_id, TOTAL, CARD.masked(), PaymentStatus.PROCESSING, datetime.now(UTC), processor="sandbox"
     )
-    assert await store.claim(payment, "alice", None) is None
+    assert await store.claim(payment, by("alice"), None) is None
     return payment
 
 
@@ -246,7 +247,7 @@ async def test_a_cancelled_order_stays_cancelled_and_is_not_paid_again(
     due_at_once: DatabaseStore, processor: Silent, reconcile: Reconcile
 ) -> None:
     refund = await refund_of_a_cancelled_order(due_at_once, processor, reconcile)
-    request = CancelRequest(refund.order_id, "alice", new_id(), datetime.now(UTC))
+    request = CancelRequest(refund.order_id, by("alice"), new_id(), datetime.now(UTC))
     again = await due_at_once.cancel_order(request, to_order_reply, None)
     assert isinstance(again, Cancelled)
     assert (OrderStatus.CANCELLED, None) == (again.order.status, again.refund)
@@ -336,7 +337,7 @@ async def refund_of_a_cancelled_order(store: DatabaseStore, processor: Silent, r
     await reconcile.settle_open()
     with pytest.raises(OrderAlreadyPaid):
         await claimed_again(store, payment.order_id)
-    request = CancelRequest(payment.order_id, "alice", new_id(), datetime.now(UTC))
+    request = CancelRequest(payment.order_id, by("alice"), new_id(), datetime.now(UTC))
     cancelled = await store.cancel_order(request, to_order_reply, None)
     assert isinstance(cancelled, Cancelled)
     assert cancelled.refund is not None

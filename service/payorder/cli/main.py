@@ -1,5 +1,7 @@
 """The `payorder` command: thin subcommands, which import what they need when they run."""
 
+from pathlib import Path
+
 import click
 
 _WORKERS_MAX = 64
@@ -36,8 +38,33 @@ def worker(words: tuple[int, int, int, int]) -> None:
 
 
 @main.command()
-def migrate() -> None:
+@click.option(
+    "--application-role",
+    metavar="NAME",
+    help="PostgreSQL: the role that serves; it gets what that needs, and cannot change the audit log.",
+)
+def migrate(application_role: str | None) -> None:
     """Bring the database schema up to date."""
     from payorder.cli import migrate as migration  # noqa: PLC0415 - as above
 
-    migration.migrate()
+    migration.migrate(application_role)
+
+
+@main.group()
+def audit() -> None:
+    """The audit log."""
+
+
+@audit.command()
+@click.option(
+    "--public-key",
+    "public_keys",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="A key that has signed seals, as PEM; by default the one that the service signs with.",
+)
+def verify(public_keys: tuple[Path, ...]) -> None:
+    """Say what was changed, added or taken out by others than the service; the status is then 1."""
+    from payorder.cli import audit as auditing  # noqa: PLC0415 - as above
+
+    auditing.verify(public_keys)

@@ -11,6 +11,8 @@ Refusal
 ├── OrderNotFound          no such order or payment, or somebody else's
 ├── OrderAlreadyPaid       a payment succeeded
 ├── OrderCancelled         the order was cancelled
+├── IllegalStatusChange    the order's status does not lead to that one
+├── EntryNotFound          no such entry of the audit log
 ├── PaymentInProgress      another attempt is being made
 ├── IdempotencyKeyReused   the key came with another request before
 ├── RateLimited            too many calls
@@ -94,6 +96,17 @@ class OrderAlreadyPaid(Refusal):
 
 
 class OrderCancelled(Refusal):
+    pass
+
+
+class IllegalStatusChange(Refusal):
+    def __init__(self, status: str) -> None:
+        """`status` is the order's own."""
+        super().__init__(status)
+        self.status = status
+
+
+class EntryNotFound(Refusal):
     pass
 
 

@@ -7,12 +7,13 @@ from datetime import datetime
 from payorder.domain.errors import (
     AmountMismatch,
     CurrencyMismatch,
+    IllegalStatusChange,
     OrderAlreadyPaid,
     OrderCancelled,
     PaymentInProgress,
 )
 from payorder.domain.money import Money
-from payorder.domain.states import OrderStatus
+from payorder.domain.states import FULFILMENT, OrderStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +46,22 @@ class Order:
 
     def refuse_unless_cancellable(self) -> None:
         """Raises PaymentInProgress while a payment is being made, and OrderAlreadyPaid once the goods have left."""
-        if self.active_payment_id is not None:
-            raise PaymentInProgress(self.active_payment_id)
+        self.refuse_while_paying()
         if self.paid_payment_id is not None and self.status in (OrderStatus.SHIPPED, OrderStatus.DELIVERED):
             raise OrderAlreadyPaid(self.paid_payment_id)
+
+    def refuse_while_paying(self) -> None:
+        if self.active_payment_id is not None:
+            raise PaymentInProgress(self.active_payment_id)
+
+    def refuse_unless_next(self, status: OrderStatus) -> None:
+        """Raises IllegalStatusChange for all but an approved order that is shipped, and a shipped one delivered."""
+        if FULFILMENT.get(self.status) is not status:
+            raise IllegalStatusChange(self.status)
 
     def _refuse_if_closed(self) -> None:
         if self.status is OrderStatus.CANCELLED:
             raise OrderCancelled
         if self.paid_payment_id is not None:
             raise OrderAlreadyPaid(self.paid_payment_id)
-        if self.active_payment_id is not None:
-            raise PaymentInProgress(self.active_payment_id)
+        self.refuse_while_paying()

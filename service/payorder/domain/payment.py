@@ -42,6 +42,10 @@ class Payment:
             case _:
                 assert_never(outcome)
 
+    def cancelled(self) -> "Payment":
+        """The payment once the processor has confirmed, to somebody who did not want it made, that it never will be."""
+        return self._moved(PaymentStatus.CANCELLED)
+
     def still_processing(self) -> "Payment":
         """The payment as its caller may see it while its end is not written down."""
         return replace(self, status=PaymentStatus.PROCESSING)

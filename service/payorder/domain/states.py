@@ -34,6 +34,12 @@ ORDER: Mapping[OrderStatus, frozenset[OrderStatus]] = {
     OrderStatus.CANCELLED: frozenset(),
 }
 
+# What whoever sends the goods may say next.
+FULFILMENT: Mapping[OrderStatus, OrderStatus] = {
+    OrderStatus.APPROVED: OrderStatus.SHIPPED,
+    OrderStatus.SHIPPED: OrderStatus.DELIVERED,
+}
+
 PAYMENT: Mapping[PaymentStatus, frozenset[PaymentStatus]] = {
     PaymentStatus.PROCESSING: frozenset({PaymentStatus.SUCCEEDED, PaymentStatus.FAILED, PaymentStatus.CANCELLED}),
     PaymentStatus.SUCCEEDED: frozenset(),

@@ -15,7 +15,7 @@ from payments.v1.order_service_pb2 import (
 from payments.v1.order_service_pb2_grpc import OrderServiceServicer
 from payorder.domain.idempotency import Replay
 from payorder.domain.order import Order
-from payorder.edge.caller import current_caller
+from payorder.edge.caller import current_caller, current_origin
 from payorder.edge.headers import location_of, send_headers
 from payorder.edge.idempotency import IdempotencyKeys
 from payorder.edge.replies import REPLAYED
@@ -44,7 +44,7 @@ class OrderServicer(OrderServiceServicer):
 
     async def CreateOrder(self, request: CreateOrderRequest, context: Context) -> OrderMessage:
         key = self._keys.of(request)
-        created = await self._create_order(to_create_order_command(request, current_caller(), key))
+        created = await self._create_order(to_create_order_command(request, current_origin(), key))
         order_id = created.resource_id if isinstance(created, Replay) else created.id
         return await _answered(context, created, location_of(f"/orders/{order_id}"))
 
@@ -57,7 +57,7 @@ class OrderServicer(OrderServiceServicer):
 
     async def CancelOrder(self, request: CancelOrderRequest, context: Context) -> OrderMessage:
         key = self._keys.of(request)
-        cancelled = await self._cancel_order(to_id(request.order_id), current_caller().subject, key)
+        cancelled = await self._cancel_order(to_id(request.order_id), current_origin(), key)
         return await _answered(context, cancelled, [])
 
 

@@ -12,7 +12,7 @@ from payments.v1.payment_service_pb2 import (
     PayOrderRequest,
 )
 from payments.v1.payment_service_pb2_grpc import PaymentServiceServicer
-from payorder.edge.caller import current_caller
+from payorder.edge.caller import current_caller, current_origin
 from payorder.edge.headers import location_of, send_headers
 from payorder.edge.idempotency import IdempotencyKeys
 from payorder.edge.replies import REPLAYED, ErrorReply
@@ -43,7 +43,7 @@ class PaymentServicer(PaymentServiceServicer):
 
     async def PayOrder(self, request: PayOrderRequest, context: Context) -> OrderPayment:
         key, seconds = self._keys.of(request), self._seconds_to_answer(context)
-        command = to_pay_order_command(request, current_caller(), key, answer_within_seconds=seconds)
+        command = to_pay_order_command(request, current_origin(), key, answer_within_seconds=seconds)
         answer = await self._pay_order(command)
         if answer.reply.code != grpc.StatusCode.OK.value[0]:
             raise ErrorReply(answer.reply, is_replay=answer.is_replay)

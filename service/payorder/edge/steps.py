@@ -123,7 +123,7 @@ class CallSteps:
         if caller.subject in self._disabled:
             raise SubjectDisabled
         _refuse_without_scope(method, caller)
-        set_current_caller(caller)
+        set_current_caller(caller, call.request_id)
         if isinstance(request, _Unreadable):
             raise MalformedRequest("The request is not a message of its type.")
         validate(request)

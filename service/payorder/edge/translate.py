@@ -16,10 +16,10 @@ from payorder.domain.errors import BrokenRule, FieldFault, InvalidFields
 from payorder.domain.idempotency import IdempotencyKey
 from payorder.domain.money import Currency, Money, parse_money
 from payorder.domain.order import Order
+from payorder.domain.origin import Origin
 from payorder.domain.payment import Payment
 from payorder.edge.sources import to_masked_message, to_source
 from payorder.ports.store import Page, PageRequest
-from payorder.ports.tokens import Caller
 from payorder.workflows.create_order import CreateOrderCommand
 from payorder.workflows.pay_order import PayOrderCommand
 
@@ -27,10 +27,10 @@ PAGE_SIZE_DEFAULT = 20
 
 
 def to_create_order_command(
-    request: CreateOrderRequest, caller: Caller, key: IdempotencyKey | None
+    request: CreateOrderRequest, origin: Origin, key: IdempotencyKey | None
 ) -> CreateOrderCommand:
     return CreateOrderCommand(
-        owner=caller.subject,
+        origin=origin,
         total=_to_money("totalAmount", request.total_amount, request.currency),
         pet_id=request.pet_id if request.HasField("pet_id") else None,
         description=request.description if request.HasField("description") else None,
@@ -40,7 +40,7 @@ def to_create_order_command(
 
 
 def to_pay_order_command(
-    request: PayOrderRequest, caller: Caller, key: IdempotencyKey | None, *, answer_within_seconds: float
+    request: PayOrderRequest, origin: Origin, key: IdempotencyKey | None, *, answer_within_seconds: float
 ) -> PayOrderCommand:
     """Raises InvalidFields with what is wrong with the amount, the currency and the source, all at once."""
     faults: list[FieldFault] = []
@@ -56,7 +56,7 @@ def to_pay_order_command(
         raise InvalidFields(faults)
     return PayOrderCommand(
         order_id=to_id(request.order_id),
-        owner=caller.subject,
+        origin=origin,
         amount=amount,
         source=source,
         key=key,

@@ -8,9 +8,14 @@ from typing import Generic, Protocol, TypeVar
 from payorder.domain.finding import Finding
 from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
 from payorder.domain.order import Order
+from payorder.domain.origin import SERVICE, Origin
 from payorder.domain.payment import Payment
 from payorder.domain.refund import Refund
+from payorder.domain.seal import Seal
+from payorder.domain.states import OrderStatus
+from payorder.ports.audit import CallRecord
 from payorder.ports.processor import Charge
+from payorder.ports.signing import Signer
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +44,32 @@ class Page(Generic[Item]):
 
 @dataclass(frozen=True, slots=True)
 class CancelRequest:
-    """`refund_id` is used if the order turns out to be paid."""
+    """By the owner, or by an administrator, who says why. `refund_id` is used if the order turns out to be paid."""
 
     order_id: str
-    owner: str
+    origin: Origin
     refund_id: str
     at: datetime
+    forced_because: str | None = None
+
+    @property
+    def method(self) -> str:
+        """Whose keys are whose."""
+        return "CancelOrder" if self.forced_because is None else "ForceCancelOrder"
+
+
+@dataclass(frozen=True, slots=True)
+class FulfilRequest:
+    """Of an administrator: what has happened to the goods."""
+
+    order_id: str
+    origin: Origin
+    status: OrderStatus
+    at: datetime
+
+    @property
+    def method(self) -> str:
+        return "UpdateOrderStatus"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +89,14 @@ class Lease:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class SealTimes:
+    """How long a seal covers at least, and how old an entry must be for all of its time to be there to be read."""
+
+    every_seconds: float
+    settled_after_seconds: float
+
+
 class CommitUnknown(Exception):
     """The connection was lost during the commit: it may or may not have happened."""
 
@@ -79,7 +112,9 @@ class Store(Protocol):
     IdempotencyKeyReused for another request under the same key. Keys expire (domain.idempotency).
     """
 
-    async def add_order(self, order: Order, reply: Reply, key: IdempotencyKey | None) -> Replay | None: ...
+    async def add_order(
+        self, order: Order, origin: Origin, reply: Reply, key: IdempotencyKey | None
+    ) -> Replay | None: ...
 
     async def get_order(self, order_id: str, owner: str) -> Order:
         """Raises OrderNotFound, for an unknown order and for another owner's alike."""
@@ -92,12 +127,18 @@ class Store(Protocol):
     ) -> Cancelled | Replay:
         """Cancel, and reserve the refund of a paid order in the same breath. A cancelled order is answered as it is.
 
-        Raises OrderNotFound, PaymentInProgress, OrderAlreadyPaid (shipped or delivered).
+        Raises OrderNotFound, PaymentInProgress, and for an owner OrderAlreadyPaid (shipped or delivered).
         """
         ...
 
-    async def claim(self, payment: Payment, owner: str, key: IdempotencyKey | None) -> Replay | None:
-        """Write a payment that is processing, and with it the exclusive right to charge.
+    async def fulfil_order(
+        self, fulfil: FulfilRequest, render: Callable[[Order], Reply], key: IdempotencyKey | None
+    ) -> Order | Replay:
+        """Raises OrderNotFound, IllegalStatusChange."""
+        ...
+
+    async def claim(self, payment: Payment, origin: Origin, key: IdempotencyKey | None) -> Replay | None:
+        """Write a payment that is processing, and with it the exclusive right to charge. The actor must own the order.
 
         Afterwards no other payment of the order can be claimed until this one has failed.
         Raises OrderNotFound, OrderCancelled, OrderAlreadyPaid, PaymentInProgress (also for a key whose payment is still
@@ -105,7 +146,7 @@ class Store(Protocol):
         """
         ...
 
-    async def settle(self, payment: Payment, reply: Reply, at: datetime) -> Reply:
+    async def settle(self, payment: Payment, reply: Reply, at: datetime, origin: Origin = SERVICE) -> Reply:
         """Write the end of an open payment: payment, order, receipt, events, audit entries and reply, together.
 
         The first to settle wins; everybody gets the winner's reply.
@@ -132,6 +173,14 @@ class Store(Protocol):
 
     async def compare(self, charges: Sequence[Charge]) -> list[Finding]:
         """What does not fit between the processor's books and ours. New findings are recorded, and answered once."""
+        ...
+
+    async def seal_audit_log(self, signer: Signer, when: SealTimes) -> Seal | None:
+        """Sign what was written since the last seal; None if that is too early, or another replica has done it."""
+        ...
+
+    async def record_call(self, call: CallRecord) -> None:
+        """Write into the audit log what changes nothing; it may come twice when its commit was not heard of."""
         ...
 
     async def get_payment(self, payment_id: str, owner: str) -> Payment:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Coroutine
 
 from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
 from payorder.domain.order import Order
+from payorder.domain.origin import Origin
 from payorder.domain.refund import Refund
 from payorder.ports.clock import Clock
 from payorder.ports.store import CancelRequest, Store
@@ -30,12 +31,12 @@ class CancelOrder:
         self._refund = refund
         self._background = background
 
-    async def __call__(self, order_id: str, owner: str, key: IdempotencyKey | None) -> Replay | Order:
+    async def __call__(self, order_id: str, origin: Origin, key: IdempotencyKey | None) -> Replay | Order:
         """The cancelled order, also when it was cancelled before.
 
         Raises OrderNotFound, PaymentInProgress, OrderAlreadyPaid (shipped or delivered), IdempotencyKeyReused.
         """
-        request = CancelRequest(order_id, owner, refund_id=self._new_id(), at=self._clock.now())
+        request = CancelRequest(order_id, origin, refund_id=self._new_id(), at=self._clock.now())
         cancelled = await self._store.cancel_order(request, self._render, key)
         if isinstance(cancelled, Replay):
             return cancelled

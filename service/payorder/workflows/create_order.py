@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
 from payorder.domain.money import Money
 from payorder.domain.order import Order
+from payorder.domain.origin import Origin
 from payorder.domain.states import OrderStatus
 from payorder.ports.clock import Clock
 from payorder.ports.store import Store
@@ -13,7 +14,7 @@ from payorder.ports.store import Store
 
 @dataclass(frozen=True, slots=True)
 class CreateOrderCommand:
-    owner: str
+    origin: Origin
     total: Money
     pet_id: str | None
     description: str | None
@@ -35,7 +36,7 @@ class CreateOrder:
         now = self._clock.now()
         order = Order(
             id=self._new_id(),
-            owner=command.owner,
+            owner=command.origin.actor,
             status=OrderStatus.PLACED,
             total=command.total,
             pet_id=command.pet_id,
@@ -44,4 +45,4 @@ class CreateOrder:
             created_at=now,
             updated_at=now,
         )
-        return await self._store.add_order(order, self._render(order), command.key) or order
+        return await self._store.add_order(order, command.origin, self._render(order), command.key) or order

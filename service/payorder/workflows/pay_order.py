@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from payorder.domain.errors import Busy
 from payorder.domain.idempotency import IdempotencyKey, Reply
 from payorder.domain.money import Money
+from payorder.domain.origin import Origin
 from payorder.domain.outcome import Outcome, Unknown
 from payorder.domain.payment import Payment
 from payorder.domain.source import Source
@@ -33,7 +34,7 @@ class PayOrderCommand:
     """`answer_within_seconds`: how long the caller can wait; the payment itself is never cut short."""
 
     order_id: str
-    owner: str
+    origin: Origin
     amount: Money
     source: Source
     key: IdempotencyKey | None
@@ -110,7 +111,7 @@ class PayOrder:
             raise Busy
         began = self._clock.uptime_seconds()
         with self._in_backlog():
-            replay = await self._store.claim(payment, command.owner, command.key)
+            replay = await self._store.claim(payment, command.origin, command.key)
         if replay is not None:
             return PayOrderAnswer(replay.resource_id, replay.reply, is_replay=True)
         is_claimed.set()
@@ -120,7 +121,7 @@ class PayOrder:
         with self._in_backlog():
             if settled.status is PaymentStatus.PROCESSING:
                 return await self._leave_open(payment)
-            return await self._settle(settled)
+            return await self._settle(settled, command.origin.as_service())
 
     async def _charge(self, payment: Payment, source: Source, began: float) -> Outcome:
         # After a long sleep somebody else may have fenced this payment: do not even try.
@@ -132,13 +133,13 @@ class PayOrder:
         except TimeoutError:
             return Unknown()
 
-    async def _settle(self, payment: Payment) -> PayOrderAnswer:
+    async def _settle(self, payment: Payment, origin: Origin) -> PayOrderAnswer:
         """The money has moved or not: that must be written down, here or, if the database stays away, by reconcile."""
         for attempt in range(_SETTLE_ATTEMPTS):
             if attempt:
                 await asyncio.sleep(_SETTLE_WAIT_SECONDS * attempt**2)
             with suppress(Busy):
-                reply = await self._store.settle(payment, self._render(payment), self._clock.now())
+                reply = await self._store.settle(payment, self._render(payment), self._clock.now(), origin)
                 return PayOrderAnswer(payment.id, reply)
         return self._still_open(payment)
 

@@ -6,7 +6,6 @@ settle makes it harmless if they do. Card data is never needed: a charge is neve
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -21,6 +20,7 @@ from payorder.domain.states import PaymentStatus
 from payorder.ports.clock import Clock
 from payorder.ports.processor import Processor, ProcessorAway
 from payorder.ports.store import Lease, Store
+from payorder.workflows.repeat import repeat
 
 _LEASED_AT_MOST = 50
 _COMPARE_FULLY = timedelta(days=1)
@@ -161,13 +161,4 @@ class Reconcile:
             self._on_fault(fault)
 
     async def _repeat(self, work: Callable[[], Awaitable[None]], every_seconds: float) -> None:
-        while not self._stopping.is_set():
-            try:
-                await work()
-            except (Busy, ProcessorAway, TimeoutError):
-                pass
-            except Exception as fault:  # noqa: BLE001 - as above
-                self._on_fault(fault)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(every_seconds):
-                    await self._stopping.wait()
+        await repeat(work, every_seconds, self._stopping, away=(Busy, ProcessorAway), on_fault=self._on_fault)

@@ -99,6 +99,20 @@ class Database:
             async with self._probes.connect(isolation_level="AUTOCOMMIT") as connection:
                 yield connection
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
+        """A connection that sees one state of the database, until it is given back; nothing is written on it."""
+        with _busy_when_away():
+            if self.url.get_backend_name() == "sqlite":
+                async with self._reads.connect(isolation_level="AUTOCOMMIT") as connection:
+                    # A transaction of reads takes no lock that a writer would wait for.
+                    await connection.exec_driver_sql("BEGIN")
+                    yield connection
+                    await connection.exec_driver_sql("ROLLBACK")
+            else:
+                async with self._reads.connect(isolation_level="REPEATABLE READ") as connection:
+                    yield connection
+
     async def close(self) -> None:
         for pool in (self._writes, self._finishes, self._reads, self._probes):
             await pool.close()

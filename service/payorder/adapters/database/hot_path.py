@@ -1,3 +1,4 @@
+# ruff: noqa: S608 - the statements are put together from this file alone
 """Claim and settle on PostgreSQL, each in one statement, which is a transaction by itself.
 
 They do what payments.claim and payments.settle do when nothing stands in the way. When something does, they change
@@ -12,50 +13,87 @@ from typing import Any
 import asyncpg
 
 from payorder.adapters.database import changes
+from payorder.adapters.database.audit_chain import content_of_change
 from payorder.adapters.database.rows import from_payment, to_milliseconds
 from payorder.adapters.database.turns import Turns
 from payorder.domain.errors import Busy
 from payorder.domain.idempotency import IdempotencyKey, Reply
+from payorder.domain.origin import Origin
 from payorder.domain.payment import Payment
 from payorder.domain.states import PaymentStatus
 from payorder.ports.store import CommitUnknown
 
+# A part of both statements: when an entry of the audit log is made, and what its id begins and ends with
+_moment = """
+moment AS MATERIALIZED (
+    SELECT at, substr(hex, 1, 8) || '-' || substr(hex, 9) || '-7' AS id_begin,
+        substr(CAST(gen_random_uuid() AS text), 19) AS id_end
+    FROM (
+        SELECT at, lpad(to_hex(at), 12, '0') AS hex
+        FROM (SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) AS at) AS clock
+    ) AS told
+)
+"""
+
+
+def _id(seq: str) -> str:
+    return f"(id_begin || lpad(to_hex({seq} % 4096), 3, '0') || id_end)"
+
+
+def _hash(previous: str, content: str, seq: str) -> str:
+    return f"sha256({previous} || {content} || convert_to({_id(seq)}, 'UTF8') || int8send({seq}) || int8send(at))"
+
+
 # 1 payment, 2 order, 3 owner, 4 amount, 5 currency, 6 its digits, 7 processor, 8 to 10 source, 11 at, 12 key,
-# 13 fingerprint, 14 milliseconds until somebody asks after it.
-_CLAIM = """
-WITH taken AS (
+# 13 fingerprint, 14 milliseconds until somebody asks after it, 15 and 16 of the audit log: content, request id.
+_CLAIM = f"""
+WITH {_moment}, taken AS (
     UPDATE orders
-    SET active_payment_id = $1, latest_payment_id = $1, audit_seq = audit_seq + 1, updated_at = $11
+    SET active_payment_id = $1, latest_payment_id = $1, updated_at = $11,
+        audit_seq = audit_seq + 1, audit_previous = audit_hash,
+        audit_hash = {_hash("audit_hash", "$15", "(audit_seq + 1)")}
+    FROM moment
     WHERE id = $2 AND owner_sub = $3 AND status = 'placed' AND active_payment_id IS NULL
         AND total_minor = $4 AND currency = $5
         AND NOT EXISTS (SELECT 1 FROM payments WHERE caller = $3 AND idempotency_key = $12)
-    RETURNING audit_seq
+    RETURNING audit_seq, audit_previous, audit_hash, at, {_id("audit_seq")} AS entry_id
 ), audited AS (
-    INSERT INTO audit_log (order_id, seq, at, actor, kind, object_id, to_state)
-    SELECT $2, audit_seq, $11, $3, 'payment', $1, 'processing' FROM taken
+    INSERT INTO audit_log (
+        id, chain, seq, at, actor, request_id, kind, object_id, to_state, outcome, prev_hash, hash
+    )
+    SELECT entry_id, $2, audit_seq, at, $3, $16, 'payment', $1, 'processing', 'done', audit_previous, audit_hash
+    FROM taken
 )
 INSERT INTO payments (
     id, order_id, caller, status, amount_minor, currency, currency_digits, processor,
     source_kind, source_last4, source_masked, created_at, idempotency_key, fingerprint, next_poll_at
 )
-SELECT $1, $2, $3, 'processing', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13,
-    CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) + $14
+SELECT $1, $2, $3, 'processing', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, at + $14
 FROM taken
 """
 
 # 1 payment, 2 order, 3 succeeded, 4 status, 5 reference, 6 captured, 7 decline code, 8 failure, 9 and 10 reply, 11 at,
-# 12 who acts, 13 to 16 the changes: kinds, objects, states before and after.
-_SETTLE = """
-WITH released AS (
+# 12 who acts, 13 to 16 the changes: kinds, objects, states before and after; 17 to 19 of the audit log: contents,
+# request id. There are two changes of a payment that succeeded, and one of any other.
+_FIRST, _SECOND = "$17", "$18"
+_SETTLE = f"""
+WITH {_moment}, released AS (
     UPDATE orders
     SET active_payment_id = NULL,
         status = CASE WHEN $3 THEN 'approved' ELSE status END,
         paid_payment_id = CASE WHEN $3 THEN $1 END,
         event_seq = event_seq + cardinality($13::text[]),
         audit_seq = audit_seq + cardinality($13::text[]),
+        audit_previous = audit_hash,
+        audit_hash = CASE
+            WHEN $3 THEN {_hash(_hash("audit_hash", _FIRST, "(audit_seq + 1)"), _SECOND, "(audit_seq + 2)")}
+            ELSE {_hash("audit_hash", _FIRST, "(audit_seq + 1)")}
+        END,
         updated_at = $11
+    FROM moment
     WHERE id = $2 AND active_payment_id = $1
-    RETURNING event_seq - cardinality($13::text[]) AS event_seq, audit_seq - cardinality($13::text[]) AS audit_seq
+    RETURNING event_seq - cardinality($13::text[]) AS event_seq, audit_seq - cardinality($13::text[]) AS audit_seq,
+        audit_previous, audit_hash, at, id_begin, id_end
 ), settled AS (
     UPDATE payments
     SET status = $4, processor_reference = $5, captured_minor = $6, decline_code = $7, failure = $8,
@@ -65,12 +103,24 @@ WITH released AS (
     RETURNING id
 ), received AS (
     INSERT INTO receipts (id, payment_id, order_id, created_at) SELECT id, id, $2, $11 FROM settled WHERE $3
+), linked AS (
+    SELECT *, CASE
+            WHEN $3 THEN {_hash("audit_previous", _FIRST, "(audit_seq + 1)")}
+            ELSE audit_hash
+        END AS first_hash
+    FROM released
 ), changes AS (
-    SELECT * FROM released, unnest($13::text[], $14::text[], $15::text[], $16::text[])
+    SELECT * FROM linked, unnest($13::text[], $14::text[], $15::text[], $16::text[])
         WITH ORDINALITY AS change (kind, object_id, from_state, to_state, number)
 ), audited AS (
-    INSERT INTO audit_log (order_id, seq, at, actor, kind, object_id, from_state, to_state)
-    SELECT $2, audit_seq + number, $11, $12, kind, object_id, from_state, to_state FROM changes
+    INSERT INTO audit_log (
+        id, chain, seq, at, actor, request_id, kind, object_id, from_state, to_state, outcome, prev_hash, hash
+    )
+    SELECT {_id("(audit_seq + number)")}, $2, audit_seq + number, at, $12, $19, kind, object_id, from_state, to_state,
+        'done',
+        CASE number WHEN 1 THEN audit_previous ELSE first_hash END,
+        CASE number WHEN 1 THEN first_hash ELSE audit_hash END
+    FROM changes
 )
 INSERT INTO events (order_id, seq, type, subject_id, created_at)
 -- If the order was released and the payment not settled, this is NULL, which no event may be: nothing is done at all.
@@ -111,29 +161,32 @@ class HotPath:
         self._claims = _Connections(connect_arguments, pool_size, pool_timeout_seconds)
         self._settlements = _Connections(connect_arguments, pool_size, finish_timeout_seconds)
 
-    async def claim(self, payment: Payment, owner: str, key: IdempotencyKey | None, poll_after_ms: int) -> bool:
+    async def claim(self, payment: Payment, origin: Origin, key: IdempotencyKey | None, poll_after_ms: int) -> bool:
         """Whether it was made. Raises Busy if nothing was asked, and CommitUnknown."""
         row = from_payment(payment)
         return await self._claims.run(
             _CLAIM,
-            *(payment.id, payment.order_id, owner, row["amount_minor"], row["currency"], row["currency_digits"]),
+            *(payment.id, payment.order_id, origin.actor, row["amount_minor"], row["currency"], row["currency_digits"]),
             *(row["processor"], row["source_kind"], row["source_last4"], row["source_masked"], row["created_at"]),
             *((key.key, key.fingerprint) if key else (None, None)),
             poll_after_ms,
+            *(content_of_change(payment.order_id, changes.of_claimed(payment), origin), origin.request_id),
         )
 
-    async def settle(self, payment: Payment, reply: Reply, at: datetime) -> bool:
+    async def settle(self, payment: Payment, reply: Reply, at: datetime, origin: Origin) -> bool:
         """Whether it was this payment's first end. Raises Busy, also when that is not known: it may be repeated."""
         succeeded = payment.status is PaymentStatus.SUCCEEDED
         happened = changes.of_settled(payment)
+        contents = [content_of_change(payment.order_id, change, origin) for change in happened]
         try:
             return await self._settlements.run(
                 _SETTLE,
                 *(payment.id, payment.order_id, succeeded, payment.status, payment.reference),
                 *(payment.amount.amount_minor if succeeded else 0, payment.decline_code, payment.failure),
-                *(reply.code, reply.body, to_milliseconds(at), changes.SERVICE),
+                *(reply.code, reply.body, to_milliseconds(at), origin.actor),
                 *([change.kind for change in happened], [change.object_id for change in happened]),
                 *([change.from_state for change in happened], [change.to_state for change in happened]),
+                *(contents[0], contents[-1], origin.request_id),
             )
         except CommitUnknown as unknown:
             raise Busy from unknown

@@ -4,65 +4,62 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from payorder.adapters.database import changes, refunds
+from payorder.adapters.database import audit, changes, keyed_replies, refunds
+from payorder.adapters.database.audit_chain import Head, of_changes
 from payorder.adapters.database.changes import Change
 from payorder.adapters.database.engine import Conflict
+from payorder.adapters.database.keyed_replies import Use
 from payorder.adapters.database.rows import from_order, to_milliseconds, to_order, to_time
-from payorder.adapters.database.tables import cancellations, orders
+from payorder.adapters.database.tables import orders
 from payorder.domain.errors import OrderNotFound
 from payorder.domain.idempotency import IdempotencyKey, Replay, Reply, has_expired
 from payorder.domain.order import Order
+from payorder.domain.origin import Origin
 from payorder.domain.states import ORDER, OrderStatus, move
-from payorder.ports.store import Cancelled, CancelRequest, Page, PageRequest
+from payorder.ports.store import Cancelled, CancelRequest, FulfilRequest, Page, PageRequest
 
-_ADD = insert(orders).values(audit_seq=1)
+_ADD = insert(orders)
 _GET = select(orders).where(orders.c.id == bindparam("order_id"), orders.c.owner_sub == bindparam("owner"))
 # SQLite has no row locks and leaves FOR UPDATE out; there the whole transaction is exclusive.
 _GET_LOCKED = _GET.with_for_update()
+# For administrators, to whom every order is as their own.
+_GET_ANY_LOCKED = select(orders).where(orders.c.id == bindparam("order_id")).with_for_update()
 _CREATED_BY = select(orders).where(orders.c.owner_sub == bindparam("owner"), orders.c.create_key == bindparam("key"))
 _FORGET_KEY = (
     update(orders)
     .where(orders.c.id == bindparam("order_id"))
     .values(create_key=None, create_fingerprint=None, create_reply=None)
 )
-_CANCELLED_BY = select(cancellations).where(
-    cancellations.c.owner_sub == bindparam("owner"), cancellations.c.idempotency_key == bindparam("key")
-)
 _FIRST_PAGE = (
     select(orders).where(orders.c.owner_sub == bindparam("owner")).order_by(orders.c.id.desc()).limit(bindparam("rows"))
 )
 _NEXT_PAGE = _FIRST_PAGE.where(orders.c.id < bindparam("after"))
-_CANCEL = (
+_MOVE = (
     update(orders)
     .where(orders.c.id == bindparam("order_id"))
-    .values(
-        status="cancelled",
-        updated_at=bindparam("at"),
-        event_seq=orders.c.event_seq + 1,
-        audit_seq=orders.c.audit_seq + 1,
-    )
-    .returning(orders)
-)
-_KEEP_CANCELLATION = insert(cancellations)
-_FORGET_CANCELLATION = delete(cancellations).where(
-    cancellations.c.owner_sub == bindparam("owner"), cancellations.c.idempotency_key == bindparam("key")
+    .values(status=bindparam("new_status"), updated_at=bindparam("at"), event_seq=orders.c.event_seq + 1)
+    .returning(orders, audit.AT)
 )
 
 
-async def add(connection: AsyncConnection, order: Order, reply: Reply, key: IdempotencyKey | None) -> Replay | None:
+async def add(
+    connection: AsyncConnection, order: Order, origin: Origin, reply: Reply, key: IdempotencyKey | None
+) -> Replay | None:
     if key is not None and (replay := await _created_before(connection, order, key)):
         return replay
     kept = {"create_key": key.key, "create_fingerprint": key.fingerprint, "create_reply": reply.body} if key else {}
+    head = await audit.beginning(connection)
+    entries = of_changes(order.id, head, origin, [Change("order", order.id, None, order.status)])
+    chain = {"audit_seq": 1, "audit_hash": entries[-1]["hash"], "audit_previous": head.hash}
     try:
-        await connection.execute(_ADD, from_order(order) | kept)
+        await connection.execute(_ADD, from_order(order) | kept | chain)
     except IntegrityError:
         raise Conflict from None  # The same key came in between.
-    placed = Change("order", order.id, None, order.status)
-    await changes.audit(connection, order.id, 1, to_milliseconds(order.created_at), order.owner, [placed])
+    await audit.write(connection, entries)
     return None
 
 
@@ -90,58 +87,71 @@ async def list_page(connection: AsyncConnection, owner: str, page: PageRequest) 
 async def cancel(
     connection: AsyncConnection, request: CancelRequest, render: Callable[[Order], Reply], key: IdempotencyKey | None
 ) -> Cancelled | Replay:
-    if key is not None and (replay := await _cancelled_before(connection, request, key)):
+    use = Use(request.origin.actor, request.method, key, request.at) if key else None
+    if use and (replay := await keyed_replies.find(connection, use)):
         return replay
     cancelled = await _cancelled(connection, request)
-    if key is not None:
-        await _keep(connection, cancelled.order, render(cancelled.order), key, request.at)
+    if use:
+        await keyed_replies.keep(connection, use, cancelled.order.id, render(cancelled.order))
     return cancelled
 
 
-async def _cancelled_before(connection: AsyncConnection, request: CancelRequest, key: IdempotencyKey) -> Replay | None:
-    used = {"owner": request.owner, "key": key.key}
-    row = (await connection.execute(_CANCELLED_BY, used)).one_or_none()
-    if row is None:
-        return None
-    if has_expired(to_time(row.created_at), request.at):
-        await connection.execute(_FORGET_CANCELLATION, used)
-        return None
-    key.refuse_other_request(row.fingerprint)
-    return Replay(row.order_id, Reply(0, row.reply))
+async def fulfil(
+    connection: AsyncConnection, request: FulfilRequest, render: Callable[[Order], Reply], key: IdempotencyKey | None
+) -> Order | Replay:
+    use = Use(request.origin.actor, request.method, key, request.at) if key else None
+    if use and (replay := await keyed_replies.find(connection, use)):
+        return replay
+    order = to_order(_found((await connection.execute(_GET_ANY_LOCKED, {"order_id": request.order_id})).one_or_none()))
+    order.refuse_unless_next(request.status)
+    row, _ = await _move(connection, order, request.status, request.origin, request.at, None)
+    if use:
+        await keyed_replies.keep(connection, use, order.id, render(to_order(row)))
+    return to_order(row)
 
 
 async def _cancelled(connection: AsyncConnection, request: CancelRequest) -> Cancelled:
-    order = to_order(await _get_row(connection, _GET_LOCKED, request.order_id, request.owner))
-    order.refuse_unless_cancellable()
+    order = await _locked(connection, request)
     if order.status is OrderStatus.CANCELLED:
         return Cancelled(order, None)
-    move(ORDER, order.status, OrderStatus.CANCELLED)
-    at = to_milliseconds(request.at)
-    row = (await connection.execute(_CANCEL, {"order_id": order.id, "at": at})).one()
-    cancelled = [Change("order", order.id, order.status, OrderStatus.CANCELLED)]
-    await changes.audit(connection, order.id, row.audit_seq, at, request.owner, cancelled)
-    await changes.publish(connection, order.id, row.event_seq, at, cancelled)
-    refund = await refunds.reserve(connection, request.refund_id, order, at) if order.paid_payment_id else None
+    row, head = await _move(
+        connection, order, OrderStatus.CANCELLED, request.origin, request.at, request.forced_because
+    )
+    refund = None
+    if order.paid_payment_id:
+        at = to_milliseconds(request.at)
+        refund = await refunds.reserve(connection, request.refund_id, order, head, request.origin, at)
     return Cancelled(to_order(row), refund)
 
 
-async def _keep(connection: AsyncConnection, order: Order, reply: Reply, key: IdempotencyKey, at: datetime) -> None:
-    row = {
-        "owner_sub": order.owner,
-        "idempotency_key": key.key,
-        "fingerprint": key.fingerprint,
-        "order_id": order.id,
-        "reply": reply.body,
-        "created_at": to_milliseconds(at),
-    }
-    try:
-        await connection.execute(_KEEP_CANCELLATION, row)
-    except IntegrityError:
-        raise Conflict from None  # The same key came in between.
+async def _locked(connection: AsyncConnection, request: CancelRequest) -> Order:
+    """The order to be cancelled, if it may be."""
+    if request.forced_because is None:
+        order = to_order(await _get_row(connection, _GET_LOCKED, request.order_id, request.origin.actor))
+        order.refuse_unless_cancellable()
+        return order
+    order = to_order(_found((await connection.execute(_GET_ANY_LOCKED, {"order_id": request.order_id})).one_or_none()))
+    order.refuse_while_paying()
+    return order
+
+
+async def _move(
+    connection: AsyncConnection, order: Order, status: OrderStatus, origin: Origin, at: datetime, reason: str | None
+) -> tuple[Any, Head]:
+    """Of a locked order: its row as it is then, and the head of its audit log."""
+    change = Change("order", order.id, order.status, move(ORDER, order.status, status), reason)
+    moved = {"order_id": order.id, "new_status": status, "at": to_milliseconds(at)}
+    row = (await connection.execute(_MOVE, moved)).one()
+    head = await audit.add(connection, order.id, Head.of_order(row), origin, [change])
+    await changes.publish(connection, order.id, row.event_seq, to_milliseconds(at), [change])
+    return row, head
 
 
 async def _get_row(connection: AsyncConnection, statement: Any, order_id: str, owner: str) -> Any:
-    row = (await connection.execute(statement, {"order_id": order_id, "owner": owner})).one_or_none()
+    return _found((await connection.execute(statement, {"order_id": order_id, "owner": owner})).one_or_none())
+
+
+def _found(row: Any) -> Any:
     if row is None:
         raise OrderNotFound
     return row

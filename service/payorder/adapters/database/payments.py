@@ -10,15 +10,16 @@ from sqlalchemy import ColumnElement, Row, bindparam, case, insert, literal_colu
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from payorder.adapters.database import changes
+from payorder.adapters.database import audit, changes
 from payorder.adapters.database import orders as order_statements
-from payorder.adapters.database.changes import SERVICE, Change
+from payorder.adapters.database.audit_chain import Head
 from payorder.adapters.database.clock import now_milliseconds, retry_milliseconds
 from payorder.adapters.database.engine import Conflict
 from payorder.adapters.database.rows import from_payment, lease_parameters, to_milliseconds, to_payment, to_time
 from payorder.adapters.database.tables import PAYMENT_IS_OPEN, orders, payments, receipts
 from payorder.domain.errors import OrderNotFound, PaymentInProgress
 from payorder.domain.idempotency import IdempotencyKey, Replay, Reply, has_expired
+from payorder.domain.origin import Origin
 from payorder.domain.payment import Payment
 from payorder.domain.states import PaymentStatus
 from payorder.ports.store import Lease, Page, PageRequest
@@ -41,10 +42,9 @@ _TAKE_ORDER = (
     .values(
         active_payment_id=bindparam("payment_id"),
         latest_payment_id=bindparam("payment_id"),
-        audit_seq=orders.c.audit_seq + 1,
         updated_at=bindparam("at"),
     )
-    .returning(orders.c.audit_seq)
+    .returning(*audit.HEAD)
 )
 _ADD = insert(payments).values(next_poll_at=now_milliseconds() + bindparam("poll_after"))
 _FIND_BY_KEY = select(payments).where(
@@ -62,10 +62,9 @@ _RELEASE_ORDER = (
         status=case((bindparam("succeeded"), "approved"), else_=orders.c.status),
         paid_payment_id=case((bindparam("succeeded"), bindparam("payment_id"))),
         event_seq=orders.c.event_seq + bindparam("change_count"),
-        audit_seq=orders.c.audit_seq + bindparam("change_count"),
         updated_at=bindparam("at"),
     )
-    .returning(orders.c.event_seq, orders.c.audit_seq)
+    .returning(orders.c.event_seq, *audit.HEAD)
 )
 _SETTLE = (
     update(payments)
@@ -123,12 +122,13 @@ _NEXT_PAGE = _FIRST_PAGE.where(payments.c.id < bindparam("after"))
 
 
 async def claim(
-    connection: AsyncConnection, payment: Payment, owner: str, key: IdempotencyKey | None, poll_after_ms: int
+    connection: AsyncConnection, payment: Payment, origin: Origin, key: IdempotencyKey | None, poll_after_ms: int
 ) -> Replay | None:
+    owner = origin.actor
     if key is not None and (replay := await _seen(connection, owner, key, payment.created_at)):
         return replay
-    audit_seq = await _take_order(connection, payment, owner)
-    if audit_seq is None:
+    head = await _take_order(connection, payment, owner)
+    if head is None:
         # Another call with this key may have taken it, and even have finished, since we looked.
         if key is not None and (replay := await _seen(connection, owner, key, payment.created_at)):
             return replay
@@ -142,12 +142,13 @@ async def claim(
         await connection.execute(_ADD, row)
     except IntegrityError:
         raise Conflict from None  # The same key came in between, for another order.
-    claimed = Change("payment", payment.id, None, payment.status)
-    await changes.audit(connection, payment.order_id, audit_seq, to_milliseconds(payment.created_at), owner, [claimed])
+    await audit.add(connection, payment.order_id, head, origin, [changes.of_claimed(payment)])
     return None
 
 
-async def settle(connection: AsyncConnection, payment: Payment, reply: Reply, at: datetime) -> Reply | None:
+async def settle(
+    connection: AsyncConnection, payment: Payment, reply: Reply, at: datetime, origin: Origin
+) -> Reply | None:
     """None, or the reply of whoever settled it before."""
     settled_at = to_milliseconds(at)
     happened = changes.of_settled(payment)
@@ -169,7 +170,7 @@ async def settle(connection: AsyncConnection, payment: Payment, reply: Reply, at
     assert settled.rowcount == 1, "an order is active for an open payment only"
     if payment.status is PaymentStatus.SUCCEEDED:
         await connection.execute(_ADD_RECEIPT, _receipt_of(payment, settled_at))
-    await changes.audit(connection, payment.order_id, order.audit_seq, settled_at, SERVICE, happened)
+    await audit.add(connection, payment.order_id, Head.of_order(order), origin, happened)
     await changes.publish(connection, payment.order_id, order.event_seq, settled_at, happened)
     return None
 
@@ -219,8 +220,8 @@ async def _seen(connection: AsyncConnection, caller: str, key: IdempotencyKey, n
     return Replay(row.id, Reply(row.reply_code, row.reply))
 
 
-async def _take_order(connection: AsyncConnection, payment: Payment, owner: str) -> int | None:
-    """The number of the order's new audit entry, or None if the order cannot be paid so."""
+async def _take_order(connection: AsyncConnection, payment: Payment, owner: str) -> Head | None:
+    """The head of the order's audit log, or None if the order cannot be paid so."""
     taken = await connection.execute(
         _TAKE_ORDER,
         {
@@ -233,7 +234,7 @@ async def _take_order(connection: AsyncConnection, payment: Payment, owner: str)
         },
     )
     row = taken.one_or_none()
-    return None if row is None else int(row.audit_seq)
+    return None if row is None else Head.of_order(row)
 
 
 def _end_of(payment: Payment, reply: Reply, settled_at: int) -> dict[str, object]:

@@ -5,13 +5,15 @@ from typing import Any
 from sqlalchemy import bindparam, insert, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from payorder.adapters.database import changes, findings
-from payorder.adapters.database.changes import SERVICE, Change
+from payorder.adapters.database import audit, changes, findings
+from payorder.adapters.database.audit_chain import Head
+from payorder.adapters.database.changes import Change
 from payorder.adapters.database.clock import now_milliseconds, retry_milliseconds
 from payorder.adapters.database.rows import lease_parameters, to_refund
 from payorder.adapters.database.tables import REFUND_IS_OPEN, orders, payments, refunds
 from payorder.domain.finding import Finding, FindingKind
 from payorder.domain.order import Order
+from payorder.domain.origin import SERVICE, Origin
 from payorder.domain.refund import Refund
 from payorder.domain.states import RefundStatus
 from payorder.ports.store import Lease
@@ -72,14 +74,13 @@ _BOOK = (
         refunded_minor=payments.c.refunded_minor + bindparam("refunded"),
     )
 )
-# Both lock the order, and number what happens to it.
-_COUNT_ENTRY = (
+# Locks the order, and numbers what happens to it.
+_COUNT_EVENT = (
     update(orders)
     .where(orders.c.id == bindparam("of_order"))
-    .values(audit_seq=orders.c.audit_seq + 1)
-    .returning(orders.c.audit_seq)
+    .values(event_seq=orders.c.event_seq + 1)
+    .returning(orders.c.event_seq, *audit.HEAD)
 )
-_COUNT_EVENT = _COUNT_ENTRY.values(event_seq=orders.c.event_seq + 1).returning(orders.c.event_seq)
 _RETRY = (
     update(refunds)
     .where(refunds.c.id == bindparam("refund_id"), refunds.c.status == "processing")
@@ -90,7 +91,9 @@ _RETRY = (
 _POLL_AFTER_MILLISECONDS = 30_000
 
 
-async def reserve(connection: AsyncConnection, refund_id: str, order: Order, at: int) -> Refund | None:
+async def reserve(
+    connection: AsyncConnection, refund_id: str, order: Order, head: Head, origin: Origin, at: int
+) -> Refund | None:
     """All that is left of the order's payment, in the transaction that cancels it. The order must be locked."""
     reserving = await connection.execute(_RESERVE_ALL, {"of_payment": order.paid_payment_id})
     of_payment = reserving.one_or_none()
@@ -108,9 +111,8 @@ async def reserve(connection: AsyncConnection, refund_id: str, order: Order, at:
         "created_at": at,
     }
     await connection.execute(_ADD, row)
-    audit_seq = (await connection.execute(_COUNT_ENTRY, {"of_order": order.id})).scalar_one()
     reserved = Change("refund", refund_id, None, RefundStatus.PROCESSING)
-    await changes.audit(connection, order.id, audit_seq, at, order.owner, [reserved])
+    await audit.add(connection, order.id, head, origin, [reserved])
     return to_refund((await connection.execute(_GET, {"refund_ids": [refund_id]})).one())
 
 
@@ -138,7 +140,7 @@ async def settle(connection: AsyncConnection, refund: Refund, reference: str | N
         declined = Finding(FindingKind.REFUND_DECLINED, refund.payment_id, refund.reference)
         await findings.record(connection, [declined])
     settled = [Change("refund", refund.id, RefundStatus.PROCESSING, status)]
-    await changes.audit(connection, refund.order_id, order.audit_seq, at, SERVICE, settled)
+    await audit.add(connection, refund.order_id, Head.of_order(order), SERVICE, settled)
     await changes.publish(connection, refund.order_id, order.event_seq, at, settled)
 
 

@@ -5,17 +5,30 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 
-from payorder.adapters.database import findings, migrate, orders, payments, refunds
+from payorder.adapters.database import audit, findings, migrate, orders, payments, refunds, seals
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.rows import to_milliseconds
 from payorder.domain.errors import Busy
 from payorder.domain.finding import Finding
 from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
 from payorder.domain.order import Order
+from payorder.domain.origin import SERVICE, Origin
 from payorder.domain.payment import Payment
 from payorder.domain.refund import Refund
+from payorder.domain.seal import Seal
+from payorder.ports.audit import CallRecord
 from payorder.ports.processor import Charge
-from payorder.ports.store import Cancelled, CancelRequest, CommitUnknown, Lease, Page, PageRequest
+from payorder.ports.signing import Signer
+from payorder.ports.store import (
+    Cancelled,
+    CancelRequest,
+    CommitUnknown,
+    FulfilRequest,
+    Lease,
+    Page,
+    PageRequest,
+    SealTimes,
+)
 
 _READY_WITHIN_SECONDS = 2.0
 
@@ -34,8 +47,8 @@ class DatabaseStore:
         self._reconcile_after_ms = round(reconcile_after_seconds * 1000)
         self._on_change = on_change
 
-    async def add_order(self, order: Order, reply: Reply, key: IdempotencyKey | None) -> Replay | None:
-        replay = await self._database.write(lambda connection: orders.add(connection, order, reply, key))
+    async def add_order(self, order: Order, origin: Origin, reply: Reply, key: IdempotencyKey | None) -> Replay | None:
+        replay = await self._database.write(lambda connection: orders.add(connection, order, origin, reply, key))
         if replay is None:
             self._on_change("order.placed", order.id)
         return replay
@@ -56,9 +69,17 @@ class DatabaseStore:
             self._on_change("order.cancelled", cancel.order_id)
         return cancelled
 
-    async def claim(self, payment: Payment, owner: str, key: IdempotencyKey | None) -> Replay | None:
+    async def fulfil_order(
+        self, fulfil: FulfilRequest, render: Callable[[Order], Reply], key: IdempotencyKey | None
+    ) -> Order | Replay:
+        fulfilled = await self._database.write(lambda connection: orders.fulfil(connection, fulfil, render, key))
+        if isinstance(fulfilled, Order):
+            self._on_change(f"order.{fulfilled.status}", fulfilled.id)
+        return fulfilled
+
+    async def claim(self, payment: Payment, origin: Origin, key: IdempotencyKey | None) -> Replay | None:
         try:
-            replay = await self._claim(payment, owner, key)
+            replay = await self._claim(payment, origin, key)
         except CommitUnknown:
             # The id is our own: if the row is there, the claim was made, and by nobody else.
             if not await self._exists(payment.id):
@@ -68,8 +89,8 @@ class DatabaseStore:
             self._on_change("payment.processing", payment.id)
         return replay
 
-    async def settle(self, payment: Payment, reply: Reply, at: datetime) -> Reply:
-        earlier = await self._settle(payment, reply, at)
+    async def settle(self, payment: Payment, reply: Reply, at: datetime, origin: Origin = SERVICE) -> Reply:
+        earlier = await self._settle(payment, reply, at, origin)
         if earlier is None:
             self._on_change(f"payment.{payment.status}", payment.id)
         return earlier or reply
@@ -95,6 +116,14 @@ class DatabaseStore:
         statements = payments if isinstance(payment_or_refund, Payment) else refunds
         await self._database.finish(lambda connection: statements.retry_later(connection, payment_or_refund.id))
 
+    async def seal_audit_log(self, signer: Signer, when: SealTimes) -> Seal | None:
+        with suppress(seals.SealedBefore):
+            return await self._database.finish(lambda connection: seals.seal(connection, signer, when))
+        return None
+
+    async def record_call(self, call: CallRecord) -> None:
+        await self._database.write(lambda connection: audit.add_call(connection, call))
+
     async def compare(self, charges: Sequence[Charge]) -> list[Finding]:
         async with self._database.read() as connection:
             found = await findings.find(connection, charges)
@@ -112,18 +141,18 @@ class DatabaseStore:
         async with self._database.read() as connection:
             return await payments.list_page(connection, order_id, owner, page)
 
-    async def _claim(self, payment: Payment, owner: str, key: IdempotencyKey | None) -> Replay | None:
+    async def _claim(self, payment: Payment, origin: Origin, key: IdempotencyKey | None) -> Replay | None:
         hot_path, after_ms = self._database.hot_path, self._reconcile_after_ms
-        if hot_path and await hot_path.claim(payment, owner, key, after_ms):
+        if hot_path and await hot_path.claim(payment, origin, key, after_ms):
             return None
-        return await self._database.write(lambda connection: payments.claim(connection, payment, owner, key, after_ms))
+        return await self._database.write(lambda connection: payments.claim(connection, payment, origin, key, after_ms))
 
-    async def _settle(self, payment: Payment, reply: Reply, at: datetime) -> Reply | None:
+    async def _settle(self, payment: Payment, reply: Reply, at: datetime, origin: Origin) -> Reply | None:
         """None, or the reply of whoever settled it before."""
         hot_path = self._database.hot_path
-        if hot_path and await hot_path.settle(payment, reply, at):
+        if hot_path and await hot_path.settle(payment, reply, at, origin):
             return None
-        return await self._database.finish(lambda connection: payments.settle(connection, payment, reply, at))
+        return await self._database.finish(lambda connection: payments.settle(connection, payment, reply, at, origin))
 
     async def _exists(self, payment_id: str) -> bool:
         with suppress(Busy):

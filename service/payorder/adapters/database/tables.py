@@ -58,8 +58,10 @@ orders = Table(
     Column("paid_payment_id", Text),
     # Number of the order's newest event.
     Column("event_seq", BigInteger, nullable=False, server_default="0"),
-    # Number of its newest entry in the audit log.
-    Column("audit_seq", BigInteger, nullable=False, server_default="0"),
+    # The head of its chain in the audit log: number and hash of the newest entry, and the hash before the last write.
+    Column("audit_seq", BigInteger, nullable=False),
+    Column("audit_hash", LargeBinary, nullable=False),
+    Column("audit_previous", LargeBinary, nullable=False),
     # The key that created the order, with what was answered; the caller is the owner.
     Column("create_key", Text),
     Column("create_fingerprint", Text),
@@ -154,11 +156,12 @@ payments = Table(
     Index("ix_payments_due", "processor", "next_poll_at", **_where(PAYMENT_IS_OPEN)),
 )
 
-# The keys under which orders were cancelled: an order can be cancelled again, under another key.
-cancellations = Table(
-    "cancellations",
+# What was answered to calls that change an order which is there; one can be cancelled again, under another key.
+keyed_replies = Table(
+    "keyed_replies",
     metadata,
-    Column("owner_sub", Text, primary_key=True),
+    Column("caller", Text, primary_key=True),
+    Column("method", Text, primary_key=True),
     Column("idempotency_key", Text, primary_key=True),
     Column("fingerprint", Text, nullable=False),
     Column("order_id", Text, ForeignKey("orders.id"), nullable=False),
@@ -217,15 +220,53 @@ events = Table(
 audit_log = Table(
     "audit_log",
     metadata,
-    Column("order_id", Text, primary_key=True),
-    Column("seq", BigInteger, primary_key=True),
+    # A UUIDv7 of `at`, so that what happened between two moments is found by it.
+    Column("id", Text, primary_key=True),
+    # An order's id, or `caller:` and a subject for what concerns no order.
+    Column("chain", Text, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    # By the database's clock.
     Column("at", BigInteger, nullable=False),
     Column("actor", Text, nullable=False),
+    Column("request_id", Text),
+    # Of a call, `object_id` is the method, and it has no states.
     Column("kind", Text, nullable=False),
     Column("object_id", Text, nullable=False),
     Column("from_state", Text),
-    Column("to_state", Text, nullable=False),
-    CheckConstraint("kind IN ('order', 'payment', 'refund')", name="kind"),
+    Column("to_state", Text),
+    Column("outcome", Text, nullable=False),
+    # The reason that was given, what was asked for, or why it was refused.
+    Column("detail", Text),
+    # Both of 32 bytes; audit.py says of what. The first of a chain follows on zeros.
+    Column("prev_hash", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    CheckConstraint("kind IN ('order', 'payment', 'refund', 'call')", name="kind"),
+    CheckConstraint("(kind = 'call') = (to_state IS NULL)", name="state_of_change"),
+    CheckConstraint("outcome IN ('done', 'refused')", name="outcome"),
+    UniqueConstraint("chain", "seq"),
+)
+
+# Heads of the chains that are no order's.
+audit_heads = Table(
+    "audit_heads",
+    metadata,
+    Column("chain", Text, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+)
+
+# Signed digests of what the audit log holds between two moments; each follows on the one before. Only ever added to.
+audit_seals = Table(
+    "audit_seals",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("from_at", BigInteger, nullable=False),
+    Column("until_at", BigInteger, nullable=False),
+    Column("entry_count", BigInteger, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("prev_hash", LargeBinary, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
 )
 
 # What the comparison with the processor's books has found, for a person.

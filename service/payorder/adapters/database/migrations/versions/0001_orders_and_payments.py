@@ -11,10 +11,13 @@ depends_on = None
 
 def upgrade() -> None:
     _create_audit_log()
-    _keep_audit_log()
+    _create_audit_heads()
+    _create_audit_seals()
+    _only_add_to("audit_log", ["id"], ["chain", "seq"])
+    _only_add_to("audit_seals", ["number"])
     _create_findings()
     _create_orders()
-    _create_cancellations()
+    _create_keyed_replies()
     _create_events()
     _create_payments()
     _create_receipts()
@@ -24,40 +27,77 @@ def upgrade() -> None:
 def _create_audit_log() -> None:
     op.create_table(
         "audit_log",
-        sa.Column("order_id", sa.Text(), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
+        sa.Column("chain", sa.Text(), nullable=False),
         sa.Column("seq", sa.BigInteger(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("request_id", sa.Text(), nullable=True),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("object_id", sa.Text(), nullable=False),
         sa.Column("from_state", sa.Text(), nullable=True),
-        sa.Column("to_state", sa.Text(), nullable=False),
-        sa.CheckConstraint("kind IN ('order', 'payment', 'refund')", name=op.f("ck_audit_log_kind")),
-        sa.PrimaryKeyConstraint("order_id", "seq", name=op.f("pk_audit_log")),
+        sa.Column("to_state", sa.Text(), nullable=True),
+        sa.Column("outcome", sa.Text(), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=True),
+        sa.Column("prev_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.CheckConstraint("kind IN ('order', 'payment', 'refund', 'call')", name=op.f("ck_audit_log_kind")),
+        sa.CheckConstraint("(kind = 'call') = (to_state IS NULL)", name=op.f("ck_audit_log_state_of_change")),
+        sa.CheckConstraint("outcome IN ('done', 'refused')", name=op.f("ck_audit_log_outcome")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_log")),
+        sa.UniqueConstraint("chain", "seq", name=op.f("ux_audit_log_chain_seq")),
     )
 
 
-def _keep_audit_log() -> None:
-    """Nothing in it is ever changed or taken out, whoever asks."""
+def _create_audit_heads() -> None:
+    op.create_table(
+        "audit_heads",
+        sa.Column("chain", sa.Text(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("chain", name=op.f("pk_audit_heads")),
+    )
+
+
+def _create_audit_seals() -> None:
+    op.create_table(
+        "audit_seals",
+        sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("from_at", sa.BigInteger(), nullable=False),
+        sa.Column("until_at", sa.BigInteger(), nullable=False),
+        sa.Column("entry_count", sa.BigInteger(), nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("prev_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("key_id", sa.Text(), nullable=False),
+        sa.Column("signature", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_audit_seals")),
+    )
+
+
+def _only_add_to(table: str, *keys: list[str]) -> None:
+    """Nothing in it is ever changed or taken out, whoever asks; `keys` are all that is unique in it."""
     if op.get_bind().dialect.name == "sqlite":
         for change in ("UPDATE", "DELETE"):
             op.execute(
-                f"CREATE TRIGGER audit_log_no_{change.lower()} BEFORE {change} ON audit_log "
+                f"CREATE TRIGGER {table}_no_{change.lower()} BEFORE {change} ON {table} "
                 "BEGIN SELECT RAISE(ABORT, 'the audit log is only added to'); END"
             )
         # INSERT OR REPLACE takes out what is there without a word to the trigger of DELETE.
-        op.execute(
-            "CREATE TRIGGER audit_log_no_replace BEFORE INSERT ON audit_log "
-            "WHEN EXISTS (SELECT 1 FROM audit_log WHERE order_id = NEW.order_id AND seq = NEW.seq) "
-            "BEGIN SELECT RAISE(ABORT, 'UNIQUE constraint failed: audit_log.order_id, audit_log.seq'); END"
-        )
+        for columns in keys:
+            same = " AND ".join(f"kept.{column} = NEW.{column}" for column in columns)
+            names = ", ".join(f"{table}.{column}" for column in columns)
+            op.execute(
+                f"CREATE TRIGGER {table}_no_replace_by_{columns[-1]} BEFORE INSERT ON {table} "
+                f"WHEN EXISTS (SELECT 1 FROM {table} AS kept WHERE {same}) "
+                f"BEGIN SELECT RAISE(ABORT, 'UNIQUE constraint failed: {names}'); END"
+            )
         return
     op.execute(
-        "CREATE FUNCTION refuse_audit_log_change() RETURNS trigger LANGUAGE plpgsql AS "
+        "CREATE OR REPLACE FUNCTION refuse_audit_log_change() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN RAISE EXCEPTION 'the audit log is only added to'; END $$"
     )
     op.execute(
-        "CREATE TRIGGER audit_log_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log "
+        f"CREATE TRIGGER {table}_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
         "FOR EACH STATEMENT EXECUTE FUNCTION refuse_audit_log_change()"
     )
 
@@ -90,7 +130,9 @@ def _create_orders() -> None:  # long: one table
         sa.Column("active_payment_id", sa.Text(), nullable=True),
         sa.Column("paid_payment_id", sa.Text(), nullable=True),
         sa.Column("event_seq", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("audit_seq", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("audit_seq", sa.BigInteger(), nullable=False),
+        sa.Column("audit_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("audit_previous", sa.LargeBinary(), nullable=False),
         sa.Column("create_key", sa.Text(), nullable=True),
         sa.Column("create_fingerprint", sa.Text(), nullable=True),
         sa.Column("create_reply", sa.LargeBinary(), nullable=True),
@@ -125,18 +167,19 @@ def _create_orders() -> None:  # long: one table
     )
 
 
-def _create_cancellations() -> None:
+def _create_keyed_replies() -> None:
     op.create_table(
-        "cancellations",
-        sa.Column("owner_sub", sa.Text(), nullable=False),
+        "keyed_replies",
+        sa.Column("caller", sa.Text(), nullable=False),
+        sa.Column("method", sa.Text(), nullable=False),
         sa.Column("idempotency_key", sa.Text(), nullable=False),
         sa.Column("fingerprint", sa.Text(), nullable=False),
         sa.Column("order_id", sa.Text(), nullable=False),
         sa.Column("reply", sa.LargeBinary(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("length(idempotency_key) BETWEEN 1 AND 255", name=op.f("ck_cancellations_idempotency_key")),
-        sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_cancellations_order_id")),
-        sa.PrimaryKeyConstraint("owner_sub", "idempotency_key", name=op.f("pk_cancellations")),
+        sa.CheckConstraint("length(idempotency_key) BETWEEN 1 AND 255", name=op.f("ck_keyed_replies_idempotency_key")),
+        sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_keyed_replies_order_id")),
+        sa.PrimaryKeyConstraint("caller", "method", "idempotency_key", name=op.f("pk_keyed_replies")),
     )
 
 
@@ -314,9 +357,11 @@ def downgrade() -> None:
     op.drop_table("receipts")
     op.drop_table("payments")
     op.drop_table("events")
-    op.drop_table("cancellations")
+    op.drop_table("keyed_replies")
     op.drop_table("orders")
     op.drop_table("findings")
+    op.drop_table("audit_seals")
+    op.drop_table("audit_heads")
     op.drop_table("audit_log")
     if op.get_bind().dialect.name == "postgresql":
         op.execute("DROP FUNCTION refuse_audit_log_change()")

@@ -1,0 +1,193 @@
+"""Whether the audit log is what was written: chains, their heads, and seals, read in order and with bounded memory."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sqlalchemy import bindparam, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from payorder.adapters.database.audit_chain import BEGINNING, CONTENT, begin_of_id, content_of, hash_of
+from payorder.adapters.database.seals import digest_between, to_seal
+from payorder.adapters.database.tables import audit_heads, audit_log, audit_seals, orders
+from payorder.domain import seal as seals
+from payorder.domain.seal import Seal
+
+_READ_AT_ONCE = 1000
+
+_IN_ORDER = select(audit_log).order_by(audit_log.c.chain, audit_log.c.seq).limit(_READ_AT_ONCE)
+_FURTHER = _IN_ORDER.where(
+    tuple_(audit_log.c.chain, audit_log.c.seq) > tuple_(bindparam("of_chain"), bindparam("after"))
+)
+_HEADS_OF_ORDERS = select(orders.c.id, orders.c.audit_seq, orders.c.audit_hash).where(
+    orders.c.id.in_(bindparam("chains", expanding=True))
+)
+_HEADS_OF_CALLERS = select(audit_heads.c.chain, audit_heads.c.seq, audit_heads.c.hash).where(
+    audit_heads.c.chain.in_(bindparam("chains", expanding=True))
+)
+_AN_ENTRY = select(audit_log.c.seq).where(audit_log.c.chain == bindparam("of_chain")).limit(1)
+# Beside each name its first entry, if that is there.
+_ORDERS = (
+    select(
+        orders.c.id,
+        select(audit_log.c.id).where(audit_log.c.chain == orders.c.id, audit_log.c.seq == 1).scalar_subquery(),
+    )
+    .where(orders.c.id > bindparam("after"))
+    .order_by(orders.c.id)
+    .limit(_READ_AT_ONCE)
+)
+_CALLERS = (
+    select(
+        audit_heads.c.chain,
+        select(audit_log.c.id).where(audit_log.c.chain == audit_heads.c.chain, audit_log.c.seq == 1).scalar_subquery(),
+    )
+    .where(audit_heads.c.chain > bindparam("after"))
+    .order_by(audit_heads.c.chain)
+    .limit(_READ_AT_ONCE)
+)
+
+_SEALS = (
+    select(audit_seals)
+    .where(audit_seals.c.number > bindparam("after"))
+    .order_by(audit_seals.c.number)
+    .limit(_READ_AT_ONCE)
+)
+
+
+class SealKey(Protocol):
+    def has_signed(self, text: bytes, signature: bytes) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFault:
+    """What is wrong: in which chain, or `seals`, and at which number."""
+
+    chain: str
+    seq: int
+    what: str
+
+
+@dataclass(slots=True)
+class AuditCheck:
+    """Counts what it reads; `sealed_until` is in epoch milliseconds."""
+
+    connection: AsyncConnection
+    # By their ids; without any, signatures are not looked at.
+    keys: Mapping[str, SealKey]
+    entries: int = 0
+    chains: int = 0
+    seals: int = 0
+    sealed_entries: int = 0
+    sealed_until: int = 0
+    _heads: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+
+    async def faults(self) -> AsyncIterator[AuditFault]:
+        """The connection must show one state of the database from the first statement to the last."""
+        async for fault in self._of_chains():
+            yield fault
+        for statement in (_ORDERS, _CALLERS):
+            async for fault in self._of_heads_without_chain(statement):
+                yield fault
+        async for fault in self._of_seals():
+            yield fault
+
+    async def _of_chains(self) -> AsyncIterator[AuditFault]:
+        chain = _Chain("")
+        rows = (await self.connection.execute(_IN_ORDER)).all()
+        while rows:
+            await self._read_heads([row.chain for row in rows])
+            for row in rows:
+                if row.chain != chain.name:
+                    for fault in chain.end():
+                        yield fault
+                    chain = _Chain(row.chain, self._heads.get(row.chain))
+                    self.chains += 1
+                for fault in chain.add(row):
+                    yield fault
+            self.entries += len(rows)
+            last = {"of_chain": rows[-1].chain, "after": rows[-1].seq}
+            rows = (await self.connection.execute(_FURTHER, last)).all()
+        for fault in chain.end():
+            yield fault
+
+    async def _read_heads(self, chains: Sequence[str]) -> None:
+        self._heads.clear()
+        wanted = {"chains": sorted(set(chains))}
+        for statement in (_HEADS_OF_ORDERS, _HEADS_OF_CALLERS):
+            for name, seq, hash_ in await self.connection.execute(statement, wanted):
+                self._heads[name] = (seq, hash_)
+
+    async def _of_heads_without_chain(self, statement: Any) -> AsyncIterator[AuditFault]:
+        after = ""
+        while rows := (await self.connection.execute(statement, {"after": after})).all():
+            for name, first in rows:
+                if first is None and await self._is_missing(name):
+                    yield AuditFault(name, 1, "the whole chain is missing")
+            after = rows[-1][0]
+
+    async def _is_missing(self, chain: str) -> bool:
+        return (await self.connection.execute(_AN_ENTRY, {"of_chain": chain})).one_or_none() is None
+
+    async def _of_seals(self) -> AsyncIterator[AuditFault]:
+        before: Seal | None = None
+        after = 0
+        while rows := (await self.connection.execute(_SEALS, {"after": after})).all():
+            for row in rows:
+                seal = to_seal(row)
+                for what in await self._faults_of(seal, before):
+                    yield AuditFault("seals", seal.number, what)
+                before = seal
+                self.seals += 1
+                self.sealed_entries += seal.entry_count
+                self.sealed_until = seal.until_at
+            after = rows[-1].number
+
+    async def _faults_of(self, seal: Seal, before: Seal | None) -> list[str]:
+        number, until_at, hash_ = (before.number, before.until_at, before.hash) if before else (0, 0, seals.BEGINNING)
+        faults = []
+        if seal.number != number + 1:
+            faults.append(f"the seal before it is missing, {number + 1}")
+        elif (seal.from_at, seal.prev_hash) != (until_at, hash_):
+            faults.append("it does not follow on the seal before it")
+        key = self.keys.get(seal.key_id)
+        if self.keys and (key is None or not key.has_signed(seal.text, seal.signature)):
+            faults.append("its signature is of none of the given keys" if key is None else "its signature is wrong")
+        if (seal.entry_count, seal.digest) != await digest_between(self.connection, seal.from_at, seal.until_at):
+            faults.append("the entries of its time are not those that were sealed")
+        return faults
+
+
+class _Chain:
+    """One chain, as far as it was read."""
+
+    def __init__(self, name: str, head: tuple[int, bytes] | None = None) -> None:
+        self.name = name
+        self._head = head
+        self._seq = 0
+        self._hash = BEGINNING
+
+    def add(self, row: Any) -> list[AuditFault]:
+        faults = []
+        if row.seq != self._seq + 1:
+            faults.append(AuditFault(self.name, self._seq + 1, f"missing, up to {row.seq - 1}"))
+        elif row.prev_hash != self._hash:
+            faults.append(AuditFault(self.name, row.seq, "it does not follow on the entry before it"))
+        content = content_of([getattr(row, name) for name in CONTENT])
+        if row.hash != hash_of(prev_hash=row.prev_hash, content=content, entry_id=row.id, seq=row.seq, at=row.at):
+            faults.append(AuditFault(self.name, row.seq, "it is not what was written"))
+        elif not row.id.startswith(f"{begin_of_id(row.at)}{row.seq % 4096:03x}"):
+            faults.append(AuditFault(self.name, row.seq, "its id is not of its time"))
+        self._seq, self._hash = row.seq, row.hash
+        return faults
+
+    def end(self) -> list[AuditFault]:
+        if not self.name:
+            return []
+        if self._head is None:
+            return [AuditFault(self.name, 1, "the chain belongs to no order and no caller")]
+        seq, hash_ = self._head
+        if seq > self._seq:
+            return [AuditFault(self.name, self._seq + 1, f"missing, up to {seq}")]
+        if (seq, hash_) != (self._seq, self._hash):
+            return [AuditFault(self.name, self._seq, "it is not the entry that the head of the chain tells of")]
+        return []
