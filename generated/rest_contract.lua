@@ -1,6 +1,64 @@
 -- Made from the descriptor set by tools/rest_contract.py. Run ./dev generate instead of editing.
 return {
   {
+    rpc = "payments.v1.AdminService/ListOrders",
+    method = "GET",
+    segments = { { literal = "admin" }, { literal = "orders" } },
+    query = {
+      status = true,
+      userId = true,
+      currency = true,
+      createdAfter = true,
+      createdBefore = true,
+      amountMin = true,
+      amountMax = true,
+      pageSize = true,
+      pageToken = true,
+    },
+  },
+  {
+    rpc = "payments.v1.AdminService/ForceCancelOrder",
+    method = "POST",
+    segments = {
+      { literal = "admin" },
+      { literal = "orders" },
+      { parameter = "order_id" },
+      { literal = "cancel" },
+    },
+    query = {},
+    body = { kind = "object", fields = { reason = { kind = "scalar" } } },
+  },
+  {
+    rpc = "payments.v1.AdminService/UpdateOrderStatus",
+    method = "POST",
+    segments = {
+      { literal = "admin" },
+      { literal = "orders" },
+      { parameter = "order_id" },
+      { literal = "status" },
+    },
+    query = {},
+    body = { kind = "object", fields = { status = { kind = "scalar" } } },
+  },
+  {
+    rpc = "payments.v1.AdminService/GetDashboardStats",
+    method = "GET",
+    segments = { { literal = "admin" }, { literal = "dashboard" }, { literal = "stats" } },
+    query = {},
+  },
+  {
+    rpc = "payments.v1.AdminService/ListAuditLogs",
+    method = "GET",
+    segments = { { literal = "audit-logs" } },
+    query = { orderId = true, after = true, before = true, pageSize = true, pageToken = true },
+  },
+  {
+    rpc = "payments.v1.AdminService/GetAuditLog",
+    method = "GET",
+    segments = { { literal = "audit-logs" }, { parameter = "entry_id" } },
+    query = {},
+  },
+  {
     rpc = "payments.v1.OrderService/CreateOrder",
     method = "POST",
     segments = { { literal = "orders" } },

@@ -62,7 +62,8 @@ WHERE {_IS_PAID}
 """
 _AUDIT_LOG = f"""
 INSERT INTO audit_log (id, chain, seq, at, actor, kind, object_id, from_state, to_state, outcome, prev_hash, hash)
-SELECT {_ENTRY_ID}, {_ORDER_ID}, seq, {_AT_MS} + n, actor, kind, CASE kind WHEN 'order' THEN {_ORDER_ID} ELSE {_PAYMENT_ID} END,
+SELECT {_ENTRY_ID}, {_ORDER_ID}, seq, {_AT_MS} + n, actor, kind,
+    CASE kind WHEN 'order' THEN {_ORDER_ID} ELSE {_PAYMENT_ID} END,
     from_state, to_state, 'done', {_HASH}, {_HASH}
 FROM generate_series($1::bigint, $2::bigint) AS n,
     (VALUES (1, '{OWNER}', 'payment', NULL, 'processing'),

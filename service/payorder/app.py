@@ -20,6 +20,7 @@ from payorder.adapters.tokens.keys import NoKeySet
 from payorder.adapters.tokens.verifier import JwtVerifier, KeySet, TokenRules
 from payorder.config import Environment, Settings, SettingsFault
 from payorder.domain.errors import Busy
+from payorder.edge.admin import AdminServicer
 from payorder.edge.idempotency import IdempotencyKeys
 from payorder.edge.orders import OrderServicer
 from payorder.edge.payments import PaymentServicer
@@ -31,9 +32,12 @@ from payorder.ports.clock import Clock
 from payorder.ports.processor import Processor, ProcessorFactory
 from payorder.ports.signing import Signer
 from payorder.ports.store import Store
+from payorder.workflows.add_up_statistics import AddUpStatistics
 from payorder.workflows.background import Background
 from payorder.workflows.cancel_order import CancelOrder
 from payorder.workflows.create_order import CreateOrder
+from payorder.workflows.force_cancel_order import ForceCancelOrder
+from payorder.workflows.fulfil_order import FulfilOrder
 from payorder.workflows.pay_order import ChargeLimits, PayOrder
 from payorder.workflows.reconcile import Reconcile, ReconcileLimits
 from payorder.workflows.seal_audit_log import SealAuditLog
@@ -77,7 +81,11 @@ async def running(settings: Settings, *, worker: int | None = None) -> AsyncIter
     server, reconcile = _assemble(
         settings, store, processor, clock, background, tokens, log, shares_port=worker is not None
     )
-    loops: list[Loop] = [reconcile, *_sealing(settings, store, log)]
+    loops: list[Loop] = [
+        reconcile,
+        AddUpStatistics(store=store, on_fault=log.fault),
+        *_sealing(settings, store, log),
+    ]
     looping = {asyncio.create_task(loop.run()) for loop in loops}
     try:
         port = await server.start()
@@ -161,10 +169,17 @@ def _assemble(
         payments=PaymentServicer(
             pay_order=pay_order, store=store, keys=keys, answer_within_seconds=settings.answer_within_seconds
         ),
+        admin=AdminServicer(
+            force_cancel=_force_cancel(settings, store, processor, clock, background, reconcile),
+            fulfil_order=FulfilOrder(store=store, clock=clock, render=to_order_reply),
+            store=store,
+            keys=keys,
+        ),
         steps=CallSteps(
             tokens=tokens,
             disabled=_disabled(settings),
             believes_certificates=settings.forwarded_client_cert,
+            record_call=store.record_call,
             log=log,
         ),
         store=store,
@@ -193,6 +208,28 @@ def _pay_order(
     )
 
 
+def _force_cancel(
+    settings: Settings,
+    store: Store,
+    processor: Processor,
+    clock: Clock,
+    background: Background,
+    reconcile: Reconcile,
+) -> ForceCancelOrder:
+    return ForceCancelOrder(
+        store=store,
+        processor=processor,
+        processor_name=settings.processor_name,
+        timeout_seconds=settings.charge_timeout_seconds,
+        clock=clock,
+        new_id=new_id,
+        render_order=to_order_reply,
+        render_payment=to_payment_reply,
+        refund=reconcile.refund,
+        background=background,
+    )
+
+
 def _reconcile(settings: Settings, store: Store, processor: Processor, clock: Clock, log: CallLog) -> Reconcile:
     return Reconcile(
         store=store,
@@ -212,8 +249,10 @@ def _reconcile(settings: Settings, store: Store, processor: Processor, clock: Cl
 
 
 def _sealing(settings: Settings, store: Store, log: CallLog) -> list[SealAuditLog]:
-    """None without a key, which only development can be."""
+    """None without a key, which only development can be. Raises SettingsFault."""
     if settings.audit_signing_key is None:
+        if settings.env is Environment.PRODUCTION:
+            raise SettingsFault("PAYORDER_AUDIT_SIGNING_KEY: must be given in production")
         log.event("audit log not sealed", reason="PAYORDER_AUDIT_SIGNING_KEY is not set")
         return []
     sealing = SealAuditLog(

@@ -145,8 +145,6 @@ class Settings(BaseSettings):
             faults.append("PAYORDER_JWKS: must be https, a file, or on this machine in production")
         if self.processor is None:
             faults.append("PAYORDER_PROCESSOR: must be named in production")
-        if self.audit_signing_key is None:
-            faults.append("PAYORDER_AUDIT_SIGNING_KEY: must be given in production")
         if len(self.fingerprint_secrets[0].reveal()) < FINGERPRINT_KEY_LENGTH_MIN:
             faults.append("PAYORDER_FINGERPRINT_KEY: must have at least 32 characters in production")
         return faults

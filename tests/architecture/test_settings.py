@@ -141,11 +141,20 @@ def test_production_refuses_every_bad_setting_in_one_line_that_names_it() -> Non
             {"DISABLED_SUBJECTS": "/nowhere/leak"},
             "payorder: PAYORDER_DISABLED_SUBJECTS: cannot be read as lines of UTF-8",
         ),
-        ({"LISTEN": "host.invalid:1"}, "payorder: cannot listen on host.invalid:1"),
+        ({"LISTEN": "host.invalid:1", "ENV": "development"}, "payorder: cannot listen on host.invalid:1"),
+        ({}, "payorder: PAYORDER_AUDIT_SIGNING_KEY: must be given in production"),
+        (
+            {"AUDIT_SIGNING_KEY": "/proc/self/status"},
+            "payorder: PAYORDER_AUDIT_SIGNING_KEY: cannot be read as an Ed25519 private key in PEM",
+        ),
+        (
+            {"DATABASE_URL": "postgresql://postgres@127.0.0.1:1/payorder"},
+            "payorder: PAYORDER_DATABASE_URL: the database does not answer, so its role is not known",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_told_in_one_line(changes: dict[str, str], expected: str) -> None:
-    ended = serve(GOOD | changes | {"DATABASE_URL": "sqlite:////nowhere/payorder.db"})
+    ended = serve(GOOD | {"DATABASE_URL": "sqlite:////nowhere/payorder.db"} | changes)
     assert (1, expected) == (ended.returncode, ended.stderr.strip().rpartition("\n")[2])
     assert "Traceback" not in ended.stderr
 

@@ -6,21 +6,22 @@ from pathlib import Path
 import pytest
 from google.api import annotations_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodOptions
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 
 from buf.validate import validate_pb2
-from payments.v1 import order_service_pb2, payment_service_pb2
+from payments.v1 import admin_service_pb2, order_service_pb2, payment_service_pb2
 from payments.v1.error_reason_pb2 import ErrorReason
 from payorder.domain.errors import Refusal
 from payorder.domain.states import PaymentStatus
 from payorder.edge import status, validation
-from payorder.edge.methods import METHODS, PACKAGE_PREFIX, READ_ORDERS, WRITE_ORDERS
+from payorder.edge.methods import ADMIN, METHODS, PACKAGE_PREFIX, READ_ORDERS, WRITE_ORDERS
 from payorder.edge.server import SERVICES
 from payorder.edge.status import STATUS
 
 ROOT = Path(__file__).parents[2]
+MODULES = (order_service_pb2, payment_service_pb2, admin_service_pb2)
 
 # What the documents say of every RPC: its scope.
 SCOPES = {
@@ -31,6 +32,12 @@ SCOPES = {
     "PaymentService/PayOrder": "write:orders",
     "PaymentService/GetPayment": "read:orders",
     "PaymentService/ListPayments": "read:orders",
+    "AdminService/ListOrders": "admin",
+    "AdminService/ForceCancelOrder": "admin",
+    "AdminService/UpdateOrderStatus": "admin",
+    "AdminService/GetDashboardStats": "admin",
+    "AdminService/ListAuditLogs": "admin",
+    "AdminService/GetAuditLog": "admin",
 }
 
 # Reason -> gRPC status and HTTP status, as the contract has them.
@@ -45,6 +52,8 @@ REASONS = {
     "ORDER_NOT_FOUND": ("NOT_FOUND", 404),
     "ORDER_ALREADY_PAID": ("FAILED_PRECONDITION", 409),
     "ORDER_CANCELLED": ("FAILED_PRECONDITION", 409),
+    "ILLEGAL_STATUS_CHANGE": ("FAILED_PRECONDITION", 409),
+    "ENTRY_NOT_FOUND": ("NOT_FOUND", 404),
     "PAYMENT_IN_PROGRESS": ("ABORTED", 409),
     "IDEMPOTENCY_KEY_REUSED": ("INVALID_ARGUMENT", 422),
     "PAYMENT_DECLINED": ("FAILED_PRECONDITION", 422),
@@ -98,18 +107,28 @@ def rpcs() -> set[str]:
 
 def methods() -> list[MethodDescriptor]:
     """Every RPC of the code that runs."""
-    modules = (order_service_pb2, payment_service_pb2)
+    modules = MODULES
     services = [service for module in modules for service in module.DESCRIPTOR.services_by_name.values()]
     return [method for service in services for method in service.methods]
 
 
 def test_every_rpc_has_a_scope_and_nothing_else_has_one() -> None:
     assert {PACKAGE_PREFIX + rpc: SCOPES[rpc] for rpc in rpcs()} == {name: each.scope for name, each in METHODS.items()}
-    assert {READ_ORDERS, WRITE_ORDERS} == set(SCOPES.values())
+    assert {READ_ORDERS, WRITE_ORDERS, ADMIN} == set(SCOPES.values())
 
 
-def test_only_a_payment_needs_time() -> None:
-    assert {"PaymentService/PayOrder": 3.0} == {
+def test_what_an_administrator_reads_is_recorded() -> None:
+    reads = {
+        f"AdminService/{method.name}"
+        for method in admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].methods
+        if method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
+    }
+    assert reads == {method.name for method in METHODS.values() if method.is_recorded}
+    assert len(reads) == 4
+
+
+def test_only_what_asks_the_processor_needs_time() -> None:
+    assert {"PaymentService/PayOrder": 3.0, "AdminService/ForceCancelOrder": 3.0} == {
         each.name: each.seconds_min for each in METHODS.values() if each.seconds_min
     }
 
@@ -133,7 +152,7 @@ def test_the_published_descriptor_set_is_the_code_that_runs() -> None:
     files = FileDescriptorSet.FromString((ROOT / "generated" / "payments.binpb").read_bytes()).file
     for file in files:
         pool.Add(file)
-    for module in (order_service_pb2, payment_service_pb2):
+    for module in MODULES:
         published = pool.FindFileByName(module.DESCRIPTOR.name)
         assert module.DESCRIPTOR.serialized_pb == published.serialized_pb
 

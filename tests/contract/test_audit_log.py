@@ -24,11 +24,11 @@ from payorder.adapters.signing import Ed25519Signer, PublicKey
 from payorder.adapters.system import new_id
 from payorder.domain.seal import Seal
 from payorder.ports.audit import CallRecord
-from payorder.ports.store import Cancelled, CancelRequest, SealTimes
+from payorder.ports.store import Cancelled, CancelRequest, Interval
 from support.records import LATER, a_payment, an_order, by, failed, reply_of, succeeded
 from support.service import settings_of
 
-AT_ONCE = SealTimes(every_seconds=0, settled_after_seconds=0)
+AT_ONCE = Interval(every_seconds=0, settled_after_seconds=0)
 NO_TRIGGERS = {
     "sqlite": [
         f"DROP TRIGGER {table}_no_{what}" for table in ("audit_log", "audit_seals") for what in ("update", "delete")
@@ -332,13 +332,13 @@ async def test_what_is_too_young_and_what_is_nothing_is_not_sealed(database: Dat
     store, signer = store_on(database), Ed25519Signer(new_key(tmp_path / "key.pem"))
     assert await sealed(store, signer) is None
     await paid(store)
-    assert await store.seal_audit_log(signer, SealTimes(every_seconds=0, settled_after_seconds=60)) is None
+    assert await store.seal_audit_log(signer, Interval(every_seconds=0, settled_after_seconds=60)) is None
     first = await sealed(store, signer)
     assert first is not None
     assert (1, 4) == (first.number, first.entry_count)
     assert await sealed(store, signer) is None
     await placed(store)
-    assert await store.seal_audit_log(signer, SealTimes(every_seconds=60, settled_after_seconds=0)) is None
+    assert await store.seal_audit_log(signer, Interval(every_seconds=60, settled_after_seconds=0)) is None
     second = await sealed(store, signer)
     assert second is not None
     assert (2, 1, first.until_at, first.hash) == (second.number, second.entry_count, second.from_at, second.prev_hash)

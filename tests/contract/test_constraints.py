@@ -24,6 +24,7 @@ from payorder.adapters.database.tables import (
     payments,
     receipts,
     refunds,
+    statistics,
 )
 from payorder.local.postgres import EmbeddedPostgres
 
@@ -125,6 +126,19 @@ ENTRIES = [
     }
 ]
 HEADS = [{"chain": "caller:alice", "seq": 1, "hash": b"hash"}]
+SUMS = [
+    {
+        "until_at": 0,
+        "kind": "order",
+        "from_state": "",
+        "to_state": "placed",
+        "currency": "",
+        "currency_digits": 0,
+        "decline_code": "",
+        "times": 1,
+        "amount_minor": 0,
+    }
+]
 SEALS = [
     {
         "number": 1,
@@ -158,6 +172,7 @@ ROWS = {
     events: EVENTS,
     audit_log: ENTRIES,
     audit_heads: HEADS,
+    statistics: SUMS,
     audit_seals: SEALS,
     findings: FINDINGS,
 }
@@ -205,6 +220,7 @@ def on_order(name: str, change: str) -> str:
     return f"UPDATE orders SET {change} WHERE id = '{name}'"
 
 
+NEW_SUM = "INSERT INTO statistics VALUES (0, 'order', '', 'placed', '', 0, '', 1, 0)"
 NEW_SEAL = "INSERT INTO audit_seals VALUES (1, 0, 1, 0, 'digest', 'previous', 'key', 'signature')"
 
 
@@ -372,6 +388,7 @@ ILLEGAL: dict[str, tuple[str, str]] = {
     "a call that changes a state": ("ck_audit_log_state_of_change", new_entry(kind="'call'")),
     "an entry that half happened": ("ck_audit_log_outcome", new_entry(outcome="'begun'")),
     "two heads of one chain": ("pk_audit_heads", "INSERT INTO audit_heads VALUES ('caller:alice', 1, 'hash')"),
+    "two sums of one thing": ("pk_statistics", NEW_SUM),
     "two seals of one number": ("pk_audit_seals", NEW_SEAL),
     "one finding twice": (
         "pk_findings",

@@ -16,7 +16,8 @@ from google.protobuf import json_format
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status import rpc_status
 
-from payments.v1 import order_service_pb2, payment_service_pb2
+from payments.v1 import admin_service_pb2, order_service_pb2, payment_service_pb2
+from payments.v1.admin_service_pb2_grpc import AdminServiceStub
 from payments.v1.order_service_pb2_grpc import OrderServiceStub
 from payments.v1.payment_service_pb2_grpc import PaymentServiceStub
 from payments.v1.problem_pb2 import Problem
@@ -35,6 +36,12 @@ ROUTES: Mapping[str, tuple[str, str, str | None]] = {
     "GetPayment": ("GET", "/payments/{paymentId}", None),
     "GetLatestPayment": ("GET", "/orders/{orderId}/payment", None),
     "ListPayments": ("GET", "/orders/{orderId}/payments", None),
+    "ListAllOrders": ("GET", "/admin/orders", None),
+    "ForceCancelOrder": ("POST", "/admin/orders/{orderId}/cancel", "*"),
+    "UpdateOrderStatus": ("POST", "/admin/orders/{orderId}/status", "*"),
+    "GetDashboardStats": ("GET", "/admin/dashboard/stats", None),
+    "ListAuditLogs": ("GET", "/audit-logs", None),
+    "GetAuditLog": ("GET", "/audit-logs/{entryId}", None),
 }
 
 
@@ -82,7 +89,7 @@ class RestDoor:
         method, path, body_field = ROUTES[rpc]
         fields = dict(request)
         url = self.url + path.format_map(fields)
-        for name in ("orderId", "paymentId"):
+        for name in ("orderId", "paymentId", "entryId"):
             if "{" + name + "}" in path:
                 fields.pop(name)
         if body_field is None:
@@ -155,11 +162,12 @@ class GrpcDoor:
         self.channel = channel
         self._orders = OrderServiceStub(channel)
         self._payments = PaymentServiceStub(channel)
+        self._admin = AdminServiceStub(channel)
 
     async def call(self, rpc: str, request: Body, *, token: str | None, timeout_seconds: float | None = 20) -> Answer:
         rpc = "GetPayment" if rpc == "GetLatestPayment" else rpc
         metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
-        method = getattr(self._orders, rpc, None) or getattr(self._payments, rpc)
+        method = self._method(rpc)
         LEDGER.sent(request)
         call = method(to_message(rpc, request), metadata=metadata, timeout=timeout_seconds)
         try:
@@ -170,6 +178,12 @@ class GrpcDoor:
         LEDGER.received(answer.SerializeToString(), str(headers).encode())
         body = json_format.MessageToDict(answer, always_print_fields_with_no_presence=True)
         return Answer("OK", None, body, headers, str(answer))
+
+    def _method(self, rpc: str) -> Any:
+        if rpc == "ListAllOrders":
+            return self._admin.ListOrders
+        stubs = (self._orders, self._payments, self._admin)
+        return next(getattr(stub, rpc) for stub in stubs if hasattr(stub, rpc))
 
 
 def answer_of(error: grpc.aio.AioRpcError) -> Answer:
@@ -190,8 +204,9 @@ def answer_of(error: grpc.aio.AioRpcError) -> Answer:
 
 
 def to_message(rpc: str, request: Body) -> Any:
-    module = order_service_pb2 if hasattr(order_service_pb2, f"{rpc}Request") else payment_service_pb2
-    return json_format.ParseDict(request, getattr(module, f"{rpc}Request")())
+    name = "AdminServiceListOrdersRequest" if rpc == "ListAllOrders" else f"{rpc}Request"
+    modules = (order_service_pb2, payment_service_pb2, admin_service_pb2)
+    return json_format.ParseDict(request, next(getattr(each, name) for each in modules if hasattr(each, name))())
 
 
 def _code_of(status: int, body: Body) -> str:

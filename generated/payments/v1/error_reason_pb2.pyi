@@ -41,6 +41,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 16
     ERROR_REASON_IDEMPOTENCY_KEY_REUSED: _ErrorReason.ValueType  # 17
     ERROR_REASON_SUBJECT_DISABLED: _ErrorReason.ValueType  # 18
+    ERROR_REASON_ILLEGAL_STATUS_CHANGE: _ErrorReason.ValueType  # 19
+    ERROR_REASON_ENTRY_NOT_FOUND: _ErrorReason.ValueType  # 20
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper): ...
 
@@ -63,4 +65,6 @@ ERROR_REASON_DEADLINE_TOO_SHORT: ErrorReason.ValueType  # 15
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 16
 ERROR_REASON_IDEMPOTENCY_KEY_REUSED: ErrorReason.ValueType  # 17
 ERROR_REASON_SUBJECT_DISABLED: ErrorReason.ValueType  # 18
+ERROR_REASON_ILLEGAL_STATUS_CHANGE: ErrorReason.ValueType  # 19
+ERROR_REASON_ENTRY_NOT_FOUND: ErrorReason.ValueType  # 20
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -16,6 +16,13 @@ class Currency:
     code: str
     minor_digits: int
 
+    def decimal(self, amount_minor: int) -> str:
+        """The decimal string with exactly this currency's digits: "49.99", "100", "1.234"."""
+        if self.minor_digits == 0:
+            return str(amount_minor)
+        whole, minor = divmod(amount_minor, 10**self.minor_digits)
+        return f"{whole}.{minor:0{self.minor_digits}}"
+
 
 @dataclass(frozen=True, slots=True)
 class Money:
@@ -25,12 +32,7 @@ class Money:
     currency: Currency
 
     def __str__(self) -> str:
-        """The decimal string with exactly the currency's digits: "49.99", "100", "1.234"."""
-        digits = self.currency.minor_digits
-        if digits == 0:
-            return str(self.amount_minor)
-        whole, minor = divmod(self.amount_minor, 10**digits)
-        return f"{whole}.{minor:0{digits}}"
+        return self.currency.decimal(self.amount_minor)
 
 
 def parse_money(text: str, currency: Currency) -> Money:

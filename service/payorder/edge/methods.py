@@ -5,20 +5,25 @@ from dataclasses import dataclass
 
 READ_ORDERS = "read:orders"
 WRITE_ORDERS = "write:orders"
+ADMIN = "admin"
 
 PACKAGE_PREFIX = "/payments.v1."
 
-# Less than this before the deadline, and the caller of a payment would be gone before its answer.
+# Less than this before the deadline, and the caller of what asks the processor would be gone before its answer.
 PAYMENT_SECONDS_MIN = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """`scope` is required of the token; `seconds_min` must be left before the deadline when the call arrives."""
+    """`scope` is required of the token; `seconds_min` must be left before the deadline when the call arrives.
+
+    `is_recorded`: a read that the audit log tells of.
+    """
 
     name: str
     scope: str
     seconds_min: float = 0.0
+    is_recorded: bool = False
 
 
 METHODS: Mapping[str, Method] = {
@@ -31,5 +36,11 @@ METHODS: Mapping[str, Method] = {
         Method("PaymentService/PayOrder", WRITE_ORDERS, seconds_min=PAYMENT_SECONDS_MIN),
         Method("PaymentService/GetPayment", READ_ORDERS),
         Method("PaymentService/ListPayments", READ_ORDERS),
+        Method("AdminService/ListOrders", ADMIN, is_recorded=True),
+        Method("AdminService/ForceCancelOrder", ADMIN, seconds_min=PAYMENT_SECONDS_MIN),
+        Method("AdminService/UpdateOrderStatus", ADMIN),
+        Method("AdminService/GetDashboardStats", ADMIN, is_recorded=True),
+        Method("AdminService/ListAuditLogs", ADMIN, is_recorded=True),
+        Method("AdminService/GetAuditLog", ADMIN, is_recorded=True),
     )
 }

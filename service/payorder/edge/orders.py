@@ -46,7 +46,7 @@ class OrderServicer(OrderServiceServicer):
         key = self._keys.of(request)
         created = await self._create_order(to_create_order_command(request, current_origin(), key))
         order_id = created.resource_id if isinstance(created, Replay) else created.id
-        return await _answered(context, created, location_of(f"/orders/{order_id}"))
+        return await answered(context, created, location_of(f"/orders/{order_id}"))
 
     async def GetOrder(self, request: GetOrderRequest, context: Context) -> OrderMessage:
         return to_order_message(await self._store.get_order(to_id(request.order_id), current_caller().subject))
@@ -58,10 +58,10 @@ class OrderServicer(OrderServiceServicer):
     async def CancelOrder(self, request: CancelOrderRequest, context: Context) -> OrderMessage:
         key = self._keys.of(request)
         cancelled = await self._cancel_order(to_id(request.order_id), current_origin(), key)
-        return await _answered(context, cancelled, [])
+        return await answered(context, cancelled, [])
 
 
-async def _answered(context: Context, result: Replay | Order, headers: list[tuple[str, str]]) -> OrderMessage:
+async def answered(context: Context, result: Replay | Order, headers: list[tuple[str, str]]) -> OrderMessage:
     if isinstance(result, Replay):
         await send_headers(context, [*headers, REPLAYED])
         return OrderMessage.FromString(result.reply.body)

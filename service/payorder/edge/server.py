@@ -14,8 +14,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer
 
-from payments.v1 import order_service_pb2, order_service_pb2_grpc, payment_service_pb2, payment_service_pb2_grpc
+from payments.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
+    order_service_pb2,
+    order_service_pb2_grpc,
+    payment_service_pb2,
+    payment_service_pb2_grpc,
+)
 from payorder.domain.errors import Refusal
+from payorder.edge.admin import AdminServicer
 from payorder.edge.orders import OrderServicer
 from payorder.edge.payments import PaymentServicer
 from payorder.edge.steps import CallSteps
@@ -25,6 +33,7 @@ from payorder.ports.store import Store
 SERVICES = (
     order_service_pb2.DESCRIPTOR.services_by_name["OrderService"].full_name,
     payment_service_pb2.DESCRIPTOR.services_by_name["PaymentService"].full_name,
+    admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
 )
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _HEALTH_CHECK_SECONDS = 1.0
@@ -52,6 +61,7 @@ class EdgeServer:
         *,
         orders: OrderServicer,
         payments: PaymentServicer,
+        admin: AdminServicer,
         steps: CallSteps,
         store: Store,
         limits: ServerLimits,
@@ -60,6 +70,7 @@ class EdgeServer:
         ours: Any = _Stepped(self._server, steps)
         order_service_pb2_grpc.add_OrderServiceServicer_to_server(orders, ours)
         payment_service_pb2_grpc.add_PaymentServiceServicer_to_server(payments, ours)
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, ours)
         self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if limits.serves_reflection:
@@ -164,7 +175,7 @@ class _Health(health.aio.HealthServicer):
 
 def _read_rules() -> None:
     """The first message of each kind takes ten times as long to validate as the next: it shall not be a caller's."""
-    for file in (order_service_pb2.DESCRIPTOR, payment_service_pb2.DESCRIPTOR):
+    for file in (order_service_pb2.DESCRIPTOR, payment_service_pb2.DESCRIPTOR, admin_service_pb2.DESCRIPTOR):
         for service in file.services_by_name.values():
             for method in service.methods:
                 with suppress(Refusal):

@@ -19,8 +19,10 @@ from payorder.domain.errors import (
     Busy,
     CurrencyMismatch,
     DeadlineTooShort,
+    EntryNotFound,
     FieldFault,
     IdempotencyKeyReused,
+    IllegalStatusChange,
     InvalidFields,
     MalformedRequest,
     OrderAlreadyPaid,
@@ -156,6 +158,20 @@ STATUS: Mapping[type[Unanswered], Row] = {
         "The order was cancelled",
         "A cancelled order cannot be paid.",
     ),
+    IllegalStatusChange: Row(
+        StatusCode.FAILED_PRECONDITION,
+        409,
+        R.ERROR_REASON_ILLEGAL_STATUS_CHANGE,
+        "The order cannot come into that status",
+        "An approved order is shipped, and a shipped one is delivered; nothing was done by this call.",
+    ),
+    EntryNotFound: Row(
+        StatusCode.NOT_FOUND,
+        404,
+        R.ERROR_REASON_ENTRY_NOT_FOUND,
+        "There is no such entry",
+        "The audit log has no entry of this id.",
+    ),
     PaymentInProgress: Row(
         StatusCode.ABORTED,
         409,
@@ -254,7 +270,7 @@ def _problem(row: Row, error: Unanswered, faults: list[FieldFault]) -> Problem:
     )
 
 
-def _metadata(error: Unanswered) -> dict[str, str]:
+def _metadata(error: Unanswered) -> dict[str, str]:  # noqa: PLR0911 - a table of kinds
     match error:
         case OrderAlreadyPaid() | PaymentInProgress():
             return {"paymentId": error.payment_id}
@@ -262,6 +278,8 @@ def _metadata(error: Unanswered) -> dict[str, str]:
             return {"paymentId": error.payment.id, "declineCode": error.payment.decline_code or ""}
         case NotCharged():
             return {"paymentId": error.payment.id}
+        case IllegalStatusChange():
+            return {"status": error.status}
         case ScopeMissing():
             return {"scope": error.scope}
         case Internal():

@@ -6,10 +6,11 @@ Our own services pass all of them; health and reflection, which serve no data, p
 from collections.abc import Awaitable, Callable, Container
 from contextlib import suppress
 from time import perf_counter
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 from uuid import UUID, uuid4
 
 import grpc
+from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import DecodeError, Message
 from google.rpc.status_pb2 import Status
 
@@ -21,14 +22,16 @@ from payorder.domain.errors import (
     SubjectDisabled,
     Unauthenticated,
 )
+from payorder.domain.origin import Origin
 from payorder.edge.caller import set_current_caller
 from payorder.edge.certificate import forwarded_certificate
 from payorder.edge.metadata import metadata_values, read_metadata
-from payorder.edge.methods import METHODS, Method
+from payorder.edge.methods import ADMIN, METHODS, Method
 from payorder.edge.replies import REPLAYED, ErrorReply, to_bytes
 from payorder.edge.status import Internal, Row, reason_name, row_of, status_of
 from payorder.edge.validation import validate
 from payorder.observability.logging import CallLog
+from payorder.ports.audit import CallRecord
 from payorder.ports.tokens import Caller, TokenVerifier
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -57,12 +60,19 @@ class CallSteps:
     """Runs a handler of ours inside the steps. Only this class ends a call with an error."""
 
     def __init__(
-        self, *, tokens: TokenVerifier, disabled: Container[str], believes_certificates: bool, log: CallLog
+        self,
+        *,
+        tokens: TokenVerifier,
+        disabled: Container[str],
+        believes_certificates: bool,
+        record_call: Callable[[CallRecord], Awaitable[None]],
+        log: CallLog,
     ) -> None:
         """`disabled` are subjects; `believes_certificates`: whoever reaches us directly is Envoy."""
         self._tokens = tokens
         self._disabled = disabled
         self._believes_certificates = believes_certificates
+        self._record_call = record_call
         self._log = log
 
     def around(self, method_name: str, handler: Any) -> Any:
@@ -98,7 +108,7 @@ class CallSteps:
         self, call: "_Call", method: Method | None, handler: Handler, request: Message, context: Context
     ) -> Message:
         try:
-            answer = await self._allowed(call, method, handler, request, context)
+            answer = await self._recorded(call, method, handler, request, context)
         except ErrorReply as error:
             call.result = reason_name(error.row)
             await _abort(context, error.row, error.status, *([REPLAYED] if error.is_replay else []))
@@ -114,6 +124,25 @@ class CallSteps:
             await _abort(context, row_of(internal), status_of(internal))
         call.result = "OK"
         return answer
+
+    async def _recorded(
+        self, call: "_Call", method: Method | None, handler: Handler, request: Message, context: Context
+    ) -> Message:
+        """What an administrator reads, or was refused, is in the audit log before it is answered: no row, no answer."""
+        try:
+            answer = await self._allowed(call, method, handler, request, context)
+        except Refusal as refusal:
+            if method is not None and method.scope == ADMIN:
+                await self._record(call, method, "refused", reason_name(row_of(refusal)))
+            raise
+        if method is not None and method.is_recorded:
+            await self._record(call, method, "done", MessageToJson(request, indent=None))
+        return answer
+
+    async def _record(self, call: "_Call", method: Method, outcome: Literal["done", "refused"], detail: str) -> None:
+        if call.subject is not None:
+            origin = Origin(call.subject, call.request_id)
+            await self._record_call(CallRecord(method.name, outcome, origin, detail))
 
     async def _allowed(
         self, call: "_Call", method: Method | None, handler: Handler, request: Message, context: Context

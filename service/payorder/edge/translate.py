@@ -31,7 +31,7 @@ def to_create_order_command(
 ) -> CreateOrderCommand:
     return CreateOrderCommand(
         origin=origin,
-        total=_to_money("totalAmount", request.total_amount, request.currency),
+        total=to_money("totalAmount", request.total_amount, request.currency),
         pet_id=request.pet_id if request.HasField("pet_id") else None,
         description=request.description if request.HasField("description") else None,
         metadata=dict(request.metadata),
@@ -45,7 +45,7 @@ def to_pay_order_command(
     """Raises InvalidFields with what is wrong with the amount, the currency and the source, all at once."""
     faults: list[FieldFault] = []
     try:
-        amount = _to_money("amount", request.payment.amount, request.payment.currency)
+        amount = to_money("amount", request.payment.amount, request.payment.currency)
     except InvalidFields as refusal:
         faults.extend(refusal.faults)
     try:
@@ -91,8 +91,8 @@ def to_order_message(order: Order) -> OrderMessage:
         currency=order.total.currency.code,
         description=order.description,
         metadata=order.metadata,
-        created_at=_to_timestamp(order.created_at),
-        updated_at=_to_timestamp(order.updated_at),
+        created_at=to_timestamp(order.created_at),
+        updated_at=to_timestamp(order.updated_at),
         latest_payment_id=order.latest_payment_id,
     )
 
@@ -104,19 +104,19 @@ def to_payment_message(payment: Payment) -> OrderPayment:
         currency=payment.amount.currency.code,
         source=to_masked_message(payment.source),
         status=payment.status,
-        created_at=_to_timestamp(payment.created_at),
+        created_at=to_timestamp(payment.created_at),
     )
 
 
-def _to_money(field: str, amount: str, currency_code: str) -> Money:
+def to_money(field: str, amount: str, currency_code: str) -> Money:
     try:
-        return parse_money(amount, _to_currency(currency_code))
+        return parse_money(amount, to_currency(currency_code))
     except BrokenRule as broken:
         name = "currency" if broken.code == "unknown_currency" else field
         raise InvalidFields([FieldFault(name, broken.code, broken.message)]) from None
 
 
-def _to_currency(code: str) -> Currency:
+def to_currency(code: str) -> Currency:
     try:
         digits = IsoCurrency(code).exponent
     except ValueError:
@@ -133,7 +133,7 @@ def _from_page_token(token: str) -> str:
         raise InvalidFields([FieldFault("pageToken", "invalid_format", "is not a token of this service")]) from None
 
 
-def _to_timestamp(time: datetime) -> Timestamp:
+def to_timestamp(time: datetime) -> Timestamp:
     timestamp = Timestamp()
     timestamp.FromDatetime(time)
     return timestamp

@@ -24,10 +24,10 @@ RULES: Mapping[str, tuple[str, str]] = {
     "map.max_pairs": ("too_many", "has too many entries"),
 }
 _ID_RULES = frozenset({"string.uuid", "string.uuid_empty"})
-_ID_FIELDS = frozenset({"orderId", "paymentId", "by"})
+_ID_FIELDS = frozenset({"orderId", "paymentId", "entryId", "by"})
 
 # In these a run of digits is either meant or made by us.
-_NOT_SEARCHED = frozenset({"number", "cvc", "order_id", "payment_id", "page_token"})
+_NOT_SEARCHED = frozenset({"number", "cvc", "order_id", "payment_id", "entry_id", "page_token"})
 # Ids of other systems stand in keys and texts, and one in a few hundred has such digits by chance: UUIDs, and
 # hexadecimal words that are too long, or have too many letters, to be a card number with something stuck to it.
 _ID = re.compile(

@@ -13,6 +13,7 @@ from payorder.domain.payment import Payment
 from payorder.domain.refund import Refund
 from payorder.domain.seal import Seal
 from payorder.domain.states import OrderStatus
+from payorder.ports.admin import AuditEntry, Dashboard, EntryFilter, Found, OrderFilter
 from payorder.ports.audit import CallRecord
 from payorder.ports.processor import Charge
 from payorder.ports.signing import Signer
@@ -90,8 +91,8 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class SealTimes:
-    """How long a seal covers at least, and how old an entry must be for all of its time to be there to be read."""
+class Interval:
+    """What is done once in each; `settled_after_seconds`: how old entries must be for all of their time to be there."""
 
     every_seconds: float
     settled_after_seconds: float
@@ -175,8 +176,28 @@ class Store(Protocol):
         """What does not fit between the processor's books and ours. New findings are recorded, and answered once."""
         ...
 
-    async def seal_audit_log(self, signer: Signer, when: SealTimes) -> Seal | None:
+    async def seal_audit_log(self, signer: Signer, when: Interval) -> Seal | None:
         """Sign what was written since the last seal; None if that is too early, or another replica has done it."""
+        ...
+
+    async def add_up_statistics(self, when: Interval) -> bool:
+        """Keep what the dashboard is made of; whether that was done, as it is not when it is too early."""
+        ...
+
+    async def get_dashboard(self) -> Dashboard: ...
+
+    async def find_orders(self, wanted: OrderFilter, page: PageRequest) -> Found:
+        """Everybody's. Looks at so many orders that it does not take long, and may find none of those that fit."""
+        ...
+
+    async def find_payment(self, payment_id: str) -> Payment:
+        """Anybody's. Raises OrderNotFound."""
+        ...
+
+    async def list_entries(self, wanted: EntryFilter, page: PageRequest) -> Page[AuditEntry]: ...
+
+    async def get_entry(self, entry_id: str) -> AuditEntry:
+        """Raises EntryNotFound."""
         ...
 
     async def record_call(self, call: CallRecord) -> None:

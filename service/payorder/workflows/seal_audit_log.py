@@ -6,7 +6,7 @@ from collections.abc import Callable
 from payorder.domain.errors import Busy
 from payorder.domain.seal import Seal
 from payorder.ports.signing import Signer
-from payorder.ports.store import SealTimes, Store
+from payorder.ports.store import Interval, Store
 from payorder.workflows.repeat import repeat
 
 # No statement and no pause in a transaction is let last so long.
@@ -29,7 +29,7 @@ class SealAuditLog:
     ) -> None:
         self._store = store
         self._signer = signer
-        self._when = SealTimes(every_seconds, _SETTLED_AFTER_SECONDS)
+        self._when = Interval(every_seconds, _SETTLED_AFTER_SECONDS)
         self._on_seal = on_seal
         self._on_fault = on_fault
         self._stopping = asyncio.Event()

@@ -6,7 +6,7 @@ from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from payorder.adapters.database.audit_chain import BEGINNING, Head, Row, chain_of_caller, of_call, of_changes
+from payorder.adapters.database.audit_chain import BEGINNING, Head, Row, chain_of_caller, first_id, of_call, of_changes
 from payorder.adapters.database.changes import Change
 from payorder.adapters.database.clock import now_milliseconds
 from payorder.adapters.database.engine import Conflict
@@ -19,6 +19,7 @@ AT = now_milliseconds().label("audit_at")
 HEAD = (orders.c.audit_seq, orders.c.audit_hash, AT)
 
 _NOW = select(AT)
+_NEXT_AT = select(audit_log.c.at).where(audit_log.c.id > bindparam("after")).order_by(audit_log.c.id).limit(1)
 _ADD = insert(audit_log)
 _MOVE_HEAD_OF_ORDER = (
     update(orders)
@@ -40,7 +41,18 @@ _MOVE_HEAD_OF_CALLER = (
 
 async def beginning(connection: AsyncConnection) -> Head:
     """Of a chain that has no entry yet."""
-    return Head(0, BEGINNING, (await connection.execute(_NOW)).scalar_one())
+    return Head(0, BEGINNING, await now(connection))
+
+
+async def now(connection: AsyncConnection) -> int:
+    """By the database's clock, in epoch milliseconds."""
+    return int((await connection.execute(_NOW)).scalar_one())
+
+
+async def next_at(connection: AsyncConnection, after_at: int) -> int | None:
+    """When the first entry was made that was made then or later."""
+    at: int | None = (await connection.execute(_NEXT_AT, {"after": first_id(after_at)})).scalar_one_or_none()
+    return at
 
 
 async def write(connection: AsyncConnection, rows: Sequence[Row]) -> None:

@@ -192,6 +192,10 @@ async def exists(connection: AsyncConnection, payment_id: str) -> bool:
     return (await connection.execute(_GET, {"payment_id": payment_id})).one_or_none() is not None
 
 
+async def find(connection: AsyncConnection, payment_id: str) -> Payment:
+    return _found((await connection.execute(_GET, {"payment_id": payment_id})).one_or_none())
+
+
 async def get(connection: AsyncConnection, payment_id: str, owner: str) -> Payment:
     return _found((await connection.execute(_GET_OWNED, {"payment_id": payment_id, "owner": owner})).one_or_none())
 

@@ -21,6 +21,7 @@ PRIVILEGES = {
     "payments": _CHANGED,
     "receipts": _ADDED_TO,
     "refunds": _CHANGED,
+    "statistics": _TAKEN_FROM,
 }
 
 _SCHEMA_FOR = text("SELECT current_schema() FROM pg_roles WHERE rolname = :role")

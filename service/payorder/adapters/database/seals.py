@@ -7,20 +7,18 @@ from sqlalchemy import bindparam, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from payorder.adapters.database import audit
 from payorder.adapters.database.audit_chain import first_id
-from payorder.adapters.database.clock import now_milliseconds
 from payorder.adapters.database.tables import audit_log, audit_seals
 from payorder.domain.seal import BEGINNING, Seal
 from payorder.ports.signing import Signer
-from payorder.ports.store import SealTimes
+from payorder.ports.store import Interval
 
 # What was not sealed for long is sealed in parts.
 _WINDOW_MILLISECONDS_MAX = 3_600_000
 _READ_AT_ONCE = 5000
 
-_NOW = select(now_milliseconds())
 _NEWEST = select(audit_seals).order_by(audit_seals.c.number.desc()).limit(1)
-_NEXT_ENTRY = select(audit_log.c.at).where(audit_log.c.id > bindparam("after")).order_by(audit_log.c.id).limit(1)
 _HASHES = (
     select(audit_log.c.id, audit_log.c.hash)
     .where(audit_log.c.id > bindparam("after"), audit_log.c.id < bindparam("until"))
@@ -34,7 +32,7 @@ class SealedBefore(Exception):
     """Another replica was first: the transaction is given up, and nothing is wrong."""
 
 
-async def seal(connection: AsyncConnection, signer: Signer, when: SealTimes) -> Seal | None:
+async def seal(connection: AsyncConnection, signer: Signer, when: Interval) -> Seal | None:
     """The next seal, or None if it is too early for one or there is nothing to seal. Raises SealedBefore."""
     newest = (await connection.execute(_NEWEST)).one_or_none()
     number, from_at, prev_hash = 1, 0, BEGINNING
@@ -74,9 +72,9 @@ def from_seal(seal: Seal) -> dict[str, Any]:
     return {name: getattr(seal, name) for name in Seal.__slots__}
 
 
-async def _until(connection: AsyncConnection, from_at: int, when: SealTimes) -> int | None:
-    first = (await connection.execute(_NEXT_ENTRY, {"after": first_id(from_at)})).scalar_one_or_none()
-    settled_at = (await connection.execute(_NOW)).scalar_one() - round(when.settled_after_seconds * 1000)
+async def _until(connection: AsyncConnection, from_at: int, when: Interval) -> int | None:
+    first = await audit.next_at(connection, from_at)
+    settled_at = await audit.now(connection) - round(when.settled_after_seconds * 1000)
     if first is None or first >= settled_at or settled_at - from_at < when.every_seconds * 1000:
         return None
-    return int(min(settled_at, first + _WINDOW_MILLISECONDS_MAX))
+    return min(settled_at, first + _WINDOW_MILLISECONDS_MAX)

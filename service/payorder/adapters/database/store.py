@@ -5,7 +5,17 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 
-from payorder.adapters.database import audit, findings, migrate, orders, payments, refunds, seals
+from payorder.adapters.database import (
+    admin,
+    audit,
+    findings,
+    migrate,
+    orders,
+    payments,
+    refunds,
+    seals,
+    statistics,
+)
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.rows import to_milliseconds
 from payorder.domain.errors import Busy
@@ -16,6 +26,7 @@ from payorder.domain.origin import SERVICE, Origin
 from payorder.domain.payment import Payment
 from payorder.domain.refund import Refund
 from payorder.domain.seal import Seal
+from payorder.ports.admin import AuditEntry, Dashboard, EntryFilter, Found, OrderFilter
 from payorder.ports.audit import CallRecord
 from payorder.ports.processor import Charge
 from payorder.ports.signing import Signer
@@ -24,10 +35,10 @@ from payorder.ports.store import (
     CancelRequest,
     CommitUnknown,
     FulfilRequest,
+    Interval,
     Lease,
     Page,
     PageRequest,
-    SealTimes,
 )
 
 _READY_WITHIN_SECONDS = 2.0
@@ -116,10 +127,37 @@ class DatabaseStore:
         statements = payments if isinstance(payment_or_refund, Payment) else refunds
         await self._database.finish(lambda connection: statements.retry_later(connection, payment_or_refund.id))
 
-    async def seal_audit_log(self, signer: Signer, when: SealTimes) -> Seal | None:
+    async def seal_audit_log(self, signer: Signer, when: Interval) -> Seal | None:
         with suppress(seals.SealedBefore):
             return await self._database.finish(lambda connection: seals.seal(connection, signer, when))
         return None
+
+    async def add_up_statistics(self, when: Interval) -> bool:
+        every, settled_after = round(when.every_seconds * 1000), round(when.settled_after_seconds * 1000)
+        try:
+            return await self._database.finish(lambda connection: statistics.add_up(connection, every, settled_after))
+        except statistics.AddedUpBefore:
+            return False
+
+    async def get_dashboard(self) -> Dashboard:
+        async with self._database.snapshot() as connection:
+            return await statistics.dashboard(connection)
+
+    async def find_orders(self, wanted: OrderFilter, page: PageRequest) -> Found:
+        async with self._database.read() as connection:
+            return await admin.find_orders(connection, wanted, page)
+
+    async def find_payment(self, payment_id: str) -> Payment:
+        async with self._database.read() as connection:
+            return await payments.find(connection, payment_id)
+
+    async def list_entries(self, wanted: EntryFilter, page: PageRequest) -> Page[AuditEntry]:
+        async with self._database.read() as connection:
+            return await admin.list_entries(connection, wanted, page)
+
+    async def get_entry(self, entry_id: str) -> AuditEntry:
+        async with self._database.read() as connection:
+            return await admin.get_entry(connection, entry_id)
 
     async def record_call(self, call: CallRecord) -> None:
         await self._database.write(lambda connection: audit.add_call(connection, call))

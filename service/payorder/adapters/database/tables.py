@@ -269,6 +269,22 @@ audit_seals = Table(
     Column("signature", LargeBinary, nullable=False),
 )
 
+# How often everything had happened until a moment, for the dashboard: see statistics.py.
+statistics = Table(
+    "statistics",
+    metadata,
+    Column("until_at", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", Text, primary_key=True),
+    # Empty for what was new, and for what has no money or no decline code.
+    Column("from_state", Text, primary_key=True),
+    Column("to_state", Text, primary_key=True),
+    Column("currency", Text, primary_key=True),
+    Column("currency_digits", SmallInteger, primary_key=True, autoincrement=False),
+    Column("decline_code", Text, primary_key=True),
+    Column("times", BigInteger, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+)
+
 # What the comparison with the processor's books has found, for a person.
 findings = Table(
     "findings",

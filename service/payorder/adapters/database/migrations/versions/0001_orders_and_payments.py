@@ -22,6 +22,7 @@ def upgrade() -> None:
     _create_payments()
     _create_receipts()
     _create_refunds()
+    _create_statistics()
 
 
 def _create_audit_log() -> None:
@@ -352,7 +353,33 @@ def _create_refunds() -> None:
     )
 
 
+def _create_statistics() -> None:
+    op.create_table(
+        "statistics",
+        sa.Column("until_at", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("from_state", sa.Text(), nullable=False),
+        sa.Column("to_state", sa.Text(), nullable=False),
+        sa.Column("currency", sa.Text(), nullable=False),
+        sa.Column("currency_digits", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("decline_code", sa.Text(), nullable=False),
+        sa.Column("times", sa.BigInteger(), nullable=False),
+        sa.Column("amount_minor", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint(
+            "until_at",
+            "kind",
+            "from_state",
+            "to_state",
+            "currency",
+            "currency_digits",
+            "decline_code",
+            name=op.f("pk_statistics"),
+        ),
+    )
+
+
 def downgrade() -> None:
+    op.drop_table("statistics")
     op.drop_table("refunds")
     op.drop_table("receipts")
     op.drop_table("payments")

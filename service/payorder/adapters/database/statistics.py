@@ -1,0 +1,203 @@
+"""Numbers out of the audit log, added up at intervals; only what came since the newest sum is counted when asked.
+
+A sum holds everything until its moment: what happened between two moments is the difference of two sums. Nothing is
+counted in a payment's own transaction.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from payorder.adapters.database import audit
+from payorder.adapters.database.audit_chain import first_id
+from payorder.adapters.database.rows import to_time
+from payorder.adapters.database.tables import audit_log, payments, refunds, statistics
+from payorder.domain.money import Currency
+from payorder.domain.states import OrderStatus, PaymentStatus
+from payorder.ports.admin import Dashboard, MoneyTotal, Statistics
+
+_DAY_MILLISECONDS = 86_400_000
+_READ_AT_ONCE = 1000
+
+_NEWEST = select(statistics.c.until_at).order_by(statistics.c.until_at.desc()).limit(1)
+_NEWEST_BEFORE = _NEWEST.where(statistics.c.until_at <= bindparam("moment"))
+_SUMS = select(statistics).where(statistics.c.until_at == bindparam("moment"))
+_ADD = insert(statistics)
+_OLDEST = select(statistics.c.until_at).order_by(statistics.c.until_at).limit(1)
+_FORGET = delete(statistics).where(statistics.c.until_at == bindparam("moment"))
+_ENTRIES = (
+    select(audit_log.c.id, audit_log.c.kind, audit_log.c.object_id, audit_log.c.from_state, audit_log.c.to_state)
+    .where(audit_log.c.id > bindparam("after"), audit_log.c.id < bindparam("until"))
+    .order_by(audit_log.c.id)
+    .limit(_READ_AT_ONCE)
+)
+_PAYMENTS = select(
+    payments.c.id, payments.c.currency, payments.c.currency_digits, payments.c.amount_minor, payments.c.decline_code
+).where(payments.c.id.in_(bindparam("ids", expanding=True)))
+_REFUNDS = (
+    select(refunds.c.id, payments.c.currency, payments.c.currency_digits, refunds.c.amount_minor)
+    .join(payments, payments.c.id == refunds.c.payment_id)
+    .where(refunds.c.id.in_(bindparam("ids", expanding=True)))
+)
+
+
+class AddedUpBefore(Exception):
+    """Another replica was first: the transaction is given up, and nothing is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Of what a sum is kept: a change of state of one kind of thing, of payments and refunds by their money."""
+
+    kind: str
+    from_state: str
+    to_state: str
+    currency: str = ""
+    currency_digits: int = 0
+    decline_code: str = ""
+
+
+@dataclass(slots=True)
+class Sums:
+    """How often each step was made, and how many minor units of money that was."""
+
+    counts: Counter[Step] = field(default_factory=Counter)
+    amounts: Counter[Step] = field(default_factory=Counter)
+
+    def add(self, step: Step, count: int, amount_minor: int) -> None:
+        self.counts[step] += count
+        self.amounts[step] += amount_minor
+
+    def without(self, earlier: "Sums") -> "Sums":
+        return Sums(self.counts - earlier.counts, self.amounts - earlier.amounts)
+
+
+async def add_up(connection: AsyncConnection, every_milliseconds: int, settled_after_milliseconds: int) -> bool:
+    """Write the next sum, if it is time for one. Raises AddedUpBefore."""
+    newest = await _newest(connection)
+    first = await audit.next_at(connection, newest)
+    now = await audit.now(connection)
+    if first is None:
+        return False
+    until = (first // every_milliseconds + 1) * every_milliseconds
+    if until > now - settled_after_milliseconds:
+        return False
+    sums = await _sums_until(connection, newest)
+    await _count(connection, sums, newest, until)
+    try:
+        await connection.execute(_ADD, [_from_step(step, until, sums) for step in sums.counts])
+    except IntegrityError:
+        raise AddedUpBefore from None
+    await _forget_one(connection, now)
+    return True
+
+
+async def _forget_one(connection: AsyncConnection, now: int) -> None:
+    """With each new sum the oldest goes, if no dashboard can need it."""
+    oldest = (await connection.execute(_OLDEST)).scalar_one()
+    needed = (await connection.execute(_NEWEST_BEFORE, {"moment": now - 31 * _DAY_MILLISECONDS})).scalar_one_or_none()
+    if needed is not None and oldest < needed:
+        await connection.execute(_FORGET, {"moment": oldest})
+
+
+async def dashboard(connection: AsyncConnection) -> Dashboard:
+    """The connection must show one state of the database."""
+    now = await audit.now(connection)
+    newest = await _newest(connection)
+    total = await _sums_until(connection, newest)
+    await _count(connection, total, newest, now)
+    return Dashboard(
+        to_time(now),
+        _now_in_each_state(_told(None, total), total),
+        await _since(connection, total, now - _DAY_MILLISECONDS),
+        await _since(connection, total, now - 30 * _DAY_MILLISECONDS),
+    )
+
+
+async def _newest(connection: AsyncConnection) -> int:
+    return (await connection.execute(_NEWEST)).scalar_one_or_none() or 0
+
+
+async def _since(connection: AsyncConnection, total: Sums, moment: int) -> Statistics:
+    since = (await connection.execute(_NEWEST_BEFORE, {"moment": moment})).scalar_one_or_none()
+    if since is None:
+        return _told(None, total)
+    return _told(since, total.without(await _sums_until(connection, since)))
+
+
+async def _sums_until(connection: AsyncConnection, moment: int) -> Sums:
+    sums = Sums()
+    for row in await connection.execute(_SUMS, {"moment": moment}):
+        step = Step(*(getattr(row, name) for name in Step.__slots__))
+        sums.add(step, row.times, row.amount_minor)
+    return sums
+
+
+async def _count(connection: AsyncConnection, sums: Sums, from_at: int, until_at: int) -> None:
+    """Add what happened between the two."""
+    after, until = first_id(from_at), first_id(until_at)
+    while rows := (await connection.execute(_ENTRIES, {"after": after, "until": until})).all():
+        money = await _money_of(connection, rows)
+        for row in rows:
+            if row.kind == "order":
+                sums.add(Step("order", row.from_state or "", row.to_state), 1, 0)
+            elif row.object_id in money:
+                currency, digits, amount_minor, code = money[row.object_id]
+                is_declined = row.to_state == PaymentStatus.FAILED
+                step = Step(row.kind, row.from_state or "", row.to_state, currency, digits, code if is_declined else "")
+                sums.add(step, 1, amount_minor)
+        after = rows[-1].id
+
+
+async def _money_of(connection: AsyncConnection, rows: Any) -> dict[str, tuple[str, int, int, str]]:
+    """Currency, its digits, minor units and decline code of each payment and refund among the entries."""
+    found = {}
+    ids = {kind: [row.object_id for row in rows if row.kind == kind] for kind in ("payment", "refund")}
+    if ids["payment"]:
+        for row in await connection.execute(_PAYMENTS, {"ids": ids["payment"]}):
+            found[row.id] = (row.currency, row.currency_digits, row.amount_minor, row.decline_code or "")
+    if ids["refund"]:
+        for refund in await connection.execute(_REFUNDS, {"ids": ids["refund"]}):
+            found[refund.id] = (refund.currency, refund.currency_digits, refund.amount_minor, "")
+    return found
+
+
+def _from_step(step: Step, until_at: int, sums: Sums) -> dict[str, Any]:
+    names = {name: getattr(step, name) for name in Step.__slots__}
+    return {**names, "until_at": until_at, "times": sums.counts[step], "amount_minor": sums.amounts[step]}
+
+
+def _told(since: int | None, sums: Sums) -> Statistics:
+    """How many came into each state, and the money that moved."""
+    told = Statistics(
+        since=None if since is None else to_time(since),
+        orders=dict.fromkeys(OrderStatus, 0),
+        payments=dict.fromkeys(PaymentStatus, 0),
+    )
+    for step, count in sums.counts.items():
+        if step.kind == "order":
+            told.orders[step.to_state] += count
+        elif step.kind == "payment":
+            told.payments[step.to_state] += count
+        if step.decline_code:
+            told.decline_codes[step.decline_code] = told.decline_codes.get(step.decline_code, 0) + count
+        if step.to_state == "succeeded":
+            total = told.totals.setdefault(Currency(step.currency, step.currency_digits), MoneyTotal())
+            if step.kind == "payment":
+                total.taken_minor += sums.amounts[step]
+            else:
+                total.refunded_minor += sums.amounts[step]
+    return told
+
+
+def _now_in_each_state(told: Statistics, sums: Sums) -> Statistics:
+    """What came into a state and did not leave it."""
+    for step, count in sums.counts.items():
+        states = {"order": told.orders, "payment": told.payments}.get(step.kind)
+        if states is not None and step.from_state:
+            states[step.from_state] -= count
+    return told
