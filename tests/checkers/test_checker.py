@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from harness.cards import SENTINEL, card_number
+from harness.chain import BEGINNING, hash_of
 from harness.checker import check, leaks
 from harness.evidence import Charge, Evidence, Ledger, read_faults
 from harness.search import occurrences
@@ -37,7 +38,17 @@ def _event(seq: int, kind: str, subject: str):
 
 
 def _entry(seq: int, object_id: str, from_state: str | None, to_state: str):
-    return {"chain": ORDER, "seq": seq, "object_id": object_id, "from_state": from_state, "to_state": to_state}
+    told = {"object_id": object_id, "from_state": from_state, "to_state": to_state, "kind": "payment", "actor": "alice"}
+    known = {"id": f"entry-{seq}", "chain": ORDER, "seq": seq, "at": seq, "outcome": "done", "prev_hash": b""}
+    return {"request_id": None, "detail": None, "hash": b"", **known, **told}
+
+
+def _chained(*entries):
+    before = BEGINNING
+    for entry in entries:
+        entry["prev_hash"], entry["hash"] = before, hash_of(entry, before)
+        before = entry["hash"]
+    return list(entries)
 
 
 def _call(**more):
@@ -66,7 +77,16 @@ DECLINED = {"code": "FAILED_PRECONDITION", "reason": "PAYMENT_DECLINED", "status
 
 def all_is_well() -> Evidence:
     """One order: declined once, then paid, and its key used again."""
+    entries = _chained(
+        _entry(1, ORDER, None, "placed"),
+        _entry(2, FAILED, None, "processing"),
+        _entry(3, FAILED, "processing", "failed"),
+        _entry(4, PAYMENT, None, "processing"),
+        _entry(5, PAYMENT, "processing", "succeeded"),
+        _entry(6, ORDER, "placed", "approved"),
+    )
     order = {"id": ORDER, "status": "approved", "paid_payment_id": PAYMENT, "active_payment_id": None}
+    order |= {"audit_seq": 6, "audit_hash": entries[-1]["hash"]}
     return Evidence(
         ledger=Ledger(
             charges=[Charge(PAYMENT, 1001, "GBP", "ch_1")],
@@ -79,14 +99,7 @@ def all_is_well() -> Evidence:
             "payments": [_payment(FAILED, "failed"), _payment(PAYMENT, "succeeded")],
             "receipts": [{"payment_id": PAYMENT}],
             "events": [_event(1, "payment.failed", FAILED), _event(2, "payment.succeeded", PAYMENT)],
-            "audit_log": [
-                _entry(1, ORDER, None, "placed"),
-                _entry(2, FAILED, None, "processing"),
-                _entry(3, FAILED, "processing", "failed"),
-                _entry(4, PAYMENT, None, "processing"),
-                _entry(5, PAYMENT, "processing", "succeeded"),
-                _entry(6, ORDER, "placed", "approved"),
-            ],
+            "audit_log": entries,
             "refunds": [],
             "findings": [],
         },
@@ -165,13 +178,15 @@ CASES = {
     "an event came twice": (_add("events", _event(3, "payment.succeeded", PAYMENT)), {"I5 wrong events"}),
     "an event is of the other kind": (_row("events", 1, type="payment.failed"), {"I5 wrong events"}),
     "a number was left out": (_row("events", 1, seq=3), {"I5 gap"}),
-    "a change is not in the audit log": (_drop("audit_log", 4), {"I5 audit differs", "I5 audit gap"}),
-    "the newest change is not in the audit log": (_drop("audit_log", 5), {"I5 audit differs"}),
+    "a change is not in the audit log": (_drop("audit_log", 4), {"I5 audit differs", "I5 audit gap", "I5 audit chain"}),
+    "the newest change is not in the audit log": (_drop("audit_log", 5), {"I5 audit differs", "I5 audit chain"}),
     "a change is twice in the audit log": (
         _add("audit_log", _entry(7, PAYMENT, "processing", "succeeded")),
-        {"I5 audit differs"},
+        {"I5 audit differs", "I5 audit chain"},
     ),
-    "a number of the audit log was left out": (_row("audit_log", 5, seq=7), {"I5 audit gap"}),
+    "a number of the audit log was left out": (_row("audit_log", 5, seq=7), {"I5 audit gap", "I5 audit chain"}),
+    "an entry of the audit log says something else": (_row("audit_log", 2, actor="mallory"), {"I5 audit chain"}),
+    "an order has the head of another chain": (_row("orders", 0, audit_hash=bytes(32)), {"I5 audit chain"}),
     "a replay has other bytes": (_told(**REPLAY | {"answer": b"Answer"}), {"I6 differing replay"}),
     "a replay has another location": (_told(**REPLAY | {"location": "/"}), {"I6 differing replay"}),
     "a repetition is answered as new": (_told(**REPLAY | {"replayed": False}), {"I6 answered anew"}),

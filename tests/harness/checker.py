@@ -6,7 +6,8 @@ I1s a charge is sent once                         I8  nothing stays open
 I2  never more refunded than taken                I9  what clients were told is true
 I3  every charge is one payment, and back         I10 no right request is called wrong or INTERNAL
 I4  approved order = one succeeded payment = one receipt
-I5  one event for each end of a payment, an audit entry for each change of state, no gap in an order's sequences
+I5  one event for each end of a payment, an audit entry for each change of state, no gap in an order's sequences,
+    and no break in the audit log's chains
 
 `python -m harness.checker --ledger F --transcript F --database-url URL [--search FOLDER]`
 """
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.chain import BEGINNING, hash_of
 from harness.evidence import Charge, Evidence, Row, collect, read_table
 from harness.search import occurrences
 
@@ -199,6 +201,20 @@ def _audit(evidence: Evidence) -> Iterator[Finding]:
     for order, sequence in sequences.items():
         if sequence != list(range(1, len(sequence) + 1)):
             yield Finding("I5", "audit gap", f"order {order} has entries {sequence}")
+    yield from _chains(evidence)
+
+
+def _chains(evidence: Evidence) -> Iterator[Finding]:
+    """Each entry is hashed over the one before it, and the order has the hash of its newest."""
+    newest: dict[str, tuple[int, bytes]] = {}
+    for entry in sorted(evidence.rows("audit_log"), key=lambda entry: (entry["chain"], entry["seq"])):
+        _, before = newest.get(entry["chain"], (0, BEGINNING))
+        if (entry["prev_hash"], entry["hash"]) != (before, hash_of(entry, before)):
+            yield Finding("I5", "audit chain", f"entry {entry['seq']} of {entry['chain']} does not follow")
+        newest[entry["chain"]] = (entry["seq"], entry["hash"])
+    for order in evidence.rows("orders"):
+        if newest.get(order["id"]) != (order["audit_seq"], order["audit_hash"]):
+            yield Finding("I5", "audit chain", f"order {order['id']} has another head than its newest entry")
 
 
 def _keys(evidence: Evidence) -> Iterator[Finding]:
