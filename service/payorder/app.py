@@ -1,7 +1,7 @@
 """The composition root: the one place that knows every concrete class."""
 
 import asyncio
-from collections.abc import AsyncIterator, Container
+from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -86,7 +86,7 @@ async def running(settings: Settings, *, worker: int | None = None) -> AsyncIter
         AddUpStatistics(store=store, on_fault=log.fault),
         *_sealing(settings, store, log),
     ]
-    looping = {asyncio.create_task(loop.run()) for loop in loops}
+    looping = {asyncio.create_task(loop.run()): loop for loop in loops}
     try:
         port = await server.start()
         log.event("serving", port=port, processor=settings.processor_name, environment=settings.env)
@@ -96,15 +96,20 @@ async def running(settings: Settings, *, worker: int | None = None) -> AsyncIter
         await server.stop(settings.drain_seconds)
         unfinished = await background.drain(max(0, deadline - clock.uptime_seconds()))
         log.event("stopped", unfinished_payments=unfinished)
-        for loop in loops:
-            loop.stop()
-        await asyncio.wait(looping, timeout=_STOP_TIMEOUT_SECONDS)
-        for task in looping:
-            task.cancel()
-        await asyncio.gather(*looping, return_exceptions=True)
+        await _end(looping)
         await tokens.close()
         await processor.close()
         await store.close()
+
+
+async def _end(looping: Mapping["asyncio.Task[None]", Loop]) -> None:
+    """Let each loop finish what it does."""
+    for loop in looping.values():
+        loop.stop()
+    await asyncio.wait(looping, timeout=_STOP_TIMEOUT_SECONDS)
+    for task in looping:
+        task.cancel()
+    await asyncio.gather(*looping, return_exceptions=True)
 
 
 def open_database(settings: Settings) -> Database:
@@ -175,17 +180,21 @@ def _assemble(
             store=store,
             keys=keys,
         ),
-        steps=CallSteps(
-            tokens=tokens,
-            disabled=_disabled(settings),
-            believes_certificates=settings.forwarded_client_cert,
-            record_call=store.record_call,
-            log=log,
-        ),
+        steps=_steps(settings, store, tokens, log),
         store=store,
         limits=_server_limits(settings, shares_port),
     )
     return server, reconcile
+
+
+def _steps(settings: Settings, store: Store, tokens: JwtVerifier, log: CallLog) -> CallSteps:
+    return CallSteps(
+        tokens=tokens,
+        disabled=_disabled(settings),
+        believes_certificates=settings.forwarded_client_cert,
+        record_call=store.record_call,
+        log=log,
+    )
 
 
 def _pay_order(
