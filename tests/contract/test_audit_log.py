@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -27,6 +26,7 @@ from payorder.ports.audit import CallRecord
 from payorder.ports.store import Cancelled, CancelRequest, Interval
 from support.records import LATER, a_payment, an_order, by, failed, reply_of, succeeded
 from support.service import settings_of
+from support.signing_keys import new_signing_key
 
 AT_ONCE = Interval(every_seconds=0, settled_after_seconds=0)
 NO_TRIGGERS = {
@@ -63,12 +63,6 @@ class Log:
         return AuditCheck(connection, {key.key_id: key})
 
 
-def new_key(path: Path) -> Path:
-    encoding = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(Ed25519PrivateKey.generate().private_bytes(*encoding))
-    return path
-
-
 async def paid(store: DatabaseStore, *, with_failure: bool = False) -> str:
     order = an_order()
     await store.add_order(order, by("alice"), reply_of(order), None)
@@ -102,7 +96,7 @@ async def log(
     """No test changes it: what is done to it is rolled back."""
     folder = tmp_path_factory.mktemp("audit")
     database = Database(await new_migrated(request.param, folder), pool_size=2, pool_timeout_seconds=5)
-    yield await written(database, new_key(folder / "key.pem"))
+    yield await written(database, new_signing_key(folder / "key.pem"))
     await database.close()
 
 
@@ -169,7 +163,7 @@ async def test_nothing_is_found_in_what_was_written(log: Log) -> None:
 
 
 CHANGED_TO = {
-    "id": "substr(id, 1, 24) || '000000000000'",
+    "id": "substr(id, 1, 24) || 'abcdefabcdef'",
     "chain": "'nobody'",
     "seq": "70",
     "at": "at + 1",
@@ -263,7 +257,7 @@ async def test_an_entry_of_nobody_is_found(log: Log) -> None:
     columns = ", ".join(name for name in map(str, audit_log.columns.keys()) if name not in ("id", "chain", "seq"))
     add = (
         f"INSERT INTO audit_log (id, chain, seq, {columns})"
-        f" SELECT substr(id, 1, 24) || '000000000000', 'nobody', 1, {columns}"
+        f" SELECT substr(id, 1, 24) || 'abcdefabcdef', 'nobody', 1, {columns}"
         " FROM audit_log WHERE chain = 'paid' AND seq = 1"
     )
     assert ("nobody", 1) in {(fault.chain, fault.seq) for fault in await faults_after(log, add)}
@@ -319,7 +313,7 @@ async def test_a_seal_that_was_taken_out_is_found_by_the_next(log: Log) -> None:
 
 
 async def test_of_many_replicas_one_makes_a_seal(database: Database, tmp_path: Path) -> None:
-    store, signer = store_on(database), Ed25519Signer(new_key(tmp_path / "key.pem"))
+    store, signer = store_on(database), Ed25519Signer(new_signing_key(tmp_path / "key.pem"))
     await paid(store)
     await asyncio.sleep(0.005)
     made = await asyncio.gather(*(store.seal_audit_log(signer, AT_ONCE) for _ in range(10)))
@@ -329,7 +323,7 @@ async def test_of_many_replicas_one_makes_a_seal(database: Database, tmp_path: P
 
 
 async def test_what_is_too_young_and_what_is_nothing_is_not_sealed(database: Database, tmp_path: Path) -> None:
-    store, signer = store_on(database), Ed25519Signer(new_key(tmp_path / "key.pem"))
+    store, signer = store_on(database), Ed25519Signer(new_signing_key(tmp_path / "key.pem"))
     assert await sealed(store, signer) is None
     await paid(store)
     assert await store.seal_audit_log(signer, Interval(every_seconds=0, settled_after_seconds=60)) is None
@@ -345,7 +339,7 @@ async def test_what_is_too_young_and_what_is_nothing_is_not_sealed(database: Dat
 
 
 async def test_a_key_that_was_changed_is_told_by_its_id(log: Log, tmp_path: Path) -> None:
-    other = Ed25519Signer(new_key(tmp_path / "other.pem")).public_key
+    other = Ed25519Signer(new_signing_key(tmp_path / "other.pem")).public_key
     async with log.database.snapshot() as connection:
         check = AuditCheck(connection, {other.key_id: other})
         assert [1, 2] == [fault.seq async for fault in check.faults()]
@@ -377,7 +371,7 @@ async def verified(log_data: Path, url: str, *words: str) -> tuple[int, str]:
 async def test_the_command_finds_a_deleted_row(engine: str, tmp_path: Path, new_migrated: NewMigrated) -> None:
     url = await new_migrated(engine, tmp_path)
     database = Database(url, pool_size=2, pool_timeout_seconds=5)
-    log = await written(database, new_key(tmp_path / "key.pem"))
+    log = await written(database, new_signing_key(tmp_path / "key.pem"))
     public = tmp_path / "public.pem"
     signer = Ed25519Signer(log.key_path)
     public.write_bytes(

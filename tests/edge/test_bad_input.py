@@ -650,7 +650,7 @@ PATHS = (
             "/orders.json",
             "/payments",
             "/payments/",
-            "/admin/orders",
+            "/admin/order",
             "/v1/orders",
             "/",
             "/%",

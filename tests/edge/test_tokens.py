@@ -23,6 +23,7 @@ from support.forged_tokens import ACCEPTED, AUTHORIZATIONS, REFUSED
 from support.issuers import JWKS, HttpIssuer, encoded, jwk, new_key, new_keys, running_issuer
 from support.requests import ORDER
 from support.service import serving, until
+from support.signing_keys import new_signing_key
 from support.snapshot import Watch
 from support.stack import free_port, running_envoy
 
@@ -260,6 +261,7 @@ async def test_a_token_of_the_development_issuer_is_refused_in_production(tmp_pa
         "issuer": "https://issuer.example",
         "processor": "sandbox",
         "fingerprint_key": "f" * 32,
+        "audit_signing_key": str(new_signing_key(tmp_path / "key.pem")),
     }
     async with serving(tmp_path, f"sqlite:///{tmp_path / 'payorder.db'}", **production) as service:
         answer = await service.grpc.call("ListOrders", {}, token=service.token())

@@ -37,6 +37,7 @@ from payorder.workflows.cancel_order import CancelOrder
 from payorder.workflows.create_order import CreateOrder, CreateOrderCommand
 from payorder.workflows.pay_order import ChargeLimits, PayOrder, PayOrderAnswer, PayOrderCommand
 from payorder.workflows.reconcile import Reconcile, ReconcileLimits
+from support.records import by
 
 TOTAL = Money(4999, Currency("GBP", 2))
 OWNER = "alice"
@@ -150,7 +151,7 @@ class PayingMachine(RuleBasedStateMachine):
 
     @rule(target=orders)
     def create(self) -> str:
-        command = CreateOrderCommand(OWNER, TOTAL, None, None, {}, None)
+        command = CreateOrderCommand(by(OWNER), TOTAL, None, None, {}, None)
         order = self.run(self.create_order(command))
         assert not isinstance(order, Replay)
         self.model[order.id] = ModelOrder()
@@ -177,7 +178,7 @@ class PayingMachine(RuleBasedStateMachine):
     async def attempt(self, order: str, number: str, key: str | None) -> PayOrderAnswer | Refusal | None:
         card = Card("J. Doe", Secret(number), None, 12, 2025, Address())
         idempotency_key = None if key is None else IdempotencyKey(key, number)
-        command = PayOrderCommand(order, OWNER, TOTAL, card, idempotency_key, answer_within_seconds=5)
+        command = PayOrderCommand(order, by(OWNER), TOTAL, card, idempotency_key, answer_within_seconds=5)
         try:
             return await self.pay_order(command)
         except Refusal as refusal:
@@ -208,7 +209,7 @@ class PayingMachine(RuleBasedStateMachine):
     def cancel(self, order: str) -> None:
         expected = self.model[order]
         try:
-            self.run(self.cancel_order(order, OWNER, None))
+            self.run(self.cancel_order(order, by(OWNER), None))
         except PaymentInProgress:
             assert expected.open_payment is not None
             return

@@ -19,8 +19,8 @@ from support.service import Service, migrate, serving, until
 Status = HealthCheckResponse.ServingStatus
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = Status.SERVING, Status.NOT_SERVING, Status.SERVICE_UNKNOWN
 
-SERVICES = ["", "payments.v1.OrderService", "payments.v1.PaymentService"]
-UNKNOWN = ["payments.v1.AdminService", "payments.v1.orderservice", "grpc.health.v1.Health2", "*", "x" * 1000]
+SERVICES = ["", "payments.v1.OrderService", "payments.v1.PaymentService", "payments.v1.AdminService"]
+UNKNOWN = ["payments.v1.RefundService", "payments.v1.orderservice", "grpc.health.v1.Health2", "*", "x" * 1000]
 
 
 async def health_of(service: Service, name: str) -> int:
@@ -58,14 +58,14 @@ async def wired(postgres: EmbeddedPostgres, tmp_path: Path) -> AsyncIterator[tup
 async def test_health_follows_the_database(wired: tuple[Wire, Service]) -> None:
     wire, service = wired
     watches = [HealthStub(service.grpc.channel).Watch(HealthCheckRequest(service=name)) for name in SERVICES]
-    assert [SERVING] * 3 == [(await watch.read()).status for watch in watches]
+    assert [SERVING] * len(SERVICES) == [(await watch.read()).status for watch in watches]
     wire.cut()
-    assert [NOT_SERVING] * 3 == [(await watch.read()).status for watch in watches]
+    assert [NOT_SERVING] * len(SERVICES) == [(await watch.read()).status for watch in watches]
     assert NOT_SERVING == await health_of(service, "")
     refused = await service.grpc.call("ListOrders", {}, token=service.token())
     assert ("UNAVAILABLE", "BUSY", "1") == (refused.code, refused.reason, refused.headers["retry-after"])
     wire.mend()
-    assert [SERVING] * 3 == [(await watch.read()).status for watch in watches]
+    assert [SERVING] * len(SERVICES) == [(await watch.read()).status for watch in watches]
     assert [] == (await service.read("ListOrders"))["data"]
     for watch in watches:
         watch.cancel()

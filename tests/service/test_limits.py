@@ -53,7 +53,7 @@ async def test_metadata_of_20_kb_is_refused(service: Service, metadata: tuple[tu
     [
         "/payments.v1.OrderService/DeleteOrder",
         "/payments.v1.orderservice/createorder",
-        "/payments.v1.AdminService/ForceCancelOrder",
+        "/payments.v1.AdminService/DeleteOrder",
         "/payments.v1.OrderService/CreateOrder/",
         "//payments.v1.OrderService/CreateOrder",
         "/payments.v2.OrderService/CreateOrder",

@@ -12,11 +12,19 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from support.service import Service, serving
 
 NAMES = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"]
-SERVICES = {"payments.v1.OrderService", "payments.v1.PaymentService", "grpc.health.v1.Health", *NAMES}
 METHODS = {
     "payments.v1.OrderService": {"CreateOrder", "GetOrder", "ListOrders", "CancelOrder"},
     "payments.v1.PaymentService": {"PayOrder", "GetPayment", "ListPayments"},
+    "payments.v1.AdminService": {
+        "ListOrders",
+        "ForceCancelOrder",
+        "UpdateOrderStatus",
+        "GetDashboardStats",
+        "ListAuditLogs",
+        "GetAuditLog",
+    },
 }
+SERVICES = {*METHODS, "grpc.health.v1.Health", *NAMES}
 
 
 async def ask(service: Service, name: str, *questions: ServerReflectionRequest) -> list[ServerReflectionResponse]:

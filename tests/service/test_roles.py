@@ -9,14 +9,13 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from conftest import NewMigrated
 from payorder.adapters.database import roles
 from payorder.adapters.database.tables import metadata
 from support.requests import payment
 from support.service import Service, serving
+from support.signing_keys import new_signing_key
 
 READ_WRITE_ADMIN = "read:orders write:orders admin"
 
@@ -71,9 +70,7 @@ def test_every_table_has_its_privileges() -> None:
 
 
 async def test_everything_works_under_the_role(urls: Urls, tmp_path: Path) -> None:
-    key = tmp_path / "key.pem"
-    encoding = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    key.write_bytes(Ed25519PrivateKey.generate().private_bytes(*encoding))
+    key = new_signing_key(tmp_path / "key.pem")
     settings = {"audit_signing_key": str(key), "audit_seal_every_seconds": 0.1}
     async with serving(tmp_path, urls.application, migrates=False, **settings) as service:
         paid = await paid_order(service)

@@ -107,8 +107,10 @@ class Database:
                 async with self._reads.connect(isolation_level="AUTOCOMMIT") as connection:
                     # A transaction of reads takes no lock that a writer would wait for.
                     await connection.exec_driver_sql("BEGIN")
-                    yield connection
-                    await connection.exec_driver_sql("ROLLBACK")
+                    try:
+                        yield connection
+                    finally:
+                        await connection.exec_driver_sql("ROLLBACK")
             else:
                 async with self._reads.connect(isolation_level="REPEATABLE READ") as connection:
                     yield connection

@@ -88,6 +88,8 @@ async def add_up(connection: AsyncConnection, every_milliseconds: int, settled_a
         return False
     sums = await _sums_until(connection, newest)
     await _count(connection, sums, newest, until)
+    if not sums.counts:
+        return False  # Only calls so far, which are not counted.
     try:
         await connection.execute(_ADD, [_from_step(step, until, sums) for step in sums.counts])
     except IntegrityError:
