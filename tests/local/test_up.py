@@ -50,6 +50,16 @@ def commands_of(printed: str) -> dict[str, str]:
     return found
 
 
+async def test_its_audit_log_is_sealed_with_a_key_of_its_own_and_can_be_verified(running: Running) -> None:
+    await documented_order(running)
+    key, database = running.data / "audit.pem", running.data / "payorder.db"
+    assert 0o600 == key.stat().st_mode & 0o777
+    assert '"event":"audit log not sealed"' not in (running.data / "log" / "service.log").read_text()
+    settings = f"PAYORDER_ENV=development PAYORDER_DATABASE_URL=sqlite:///{database} PAYORDER_AUDIT_SIGNING_KEY={key}"
+    status, printed = await shell(f"{settings} PAYORDER_ISSUER={running.issuer_url} payorder audit verify")
+    assert (0, "nothing is wrong") == (status, printed.splitlines()[-1])
+
+
 async def test_it_says_that_it_is_ready_and_what_to_paste(running: Running) -> None:
     assert f"ready {running.url}" == running.printed.splitlines()[0]
     assert [

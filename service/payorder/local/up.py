@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import IO
 
 import grpc
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from payorder.config import PREFIX
 from payorder.local import envoy
 from payorder.local.issuer import Issuer, url_at
+from payorder.local.private_keys import make_if_missing
 from payorder.local.supervisor import Process, Supervisor
 from payorder.local.welcome import ISSUER_PORT, welcome
 
@@ -86,7 +88,8 @@ async def _start(wanted: Up, supervisor: Supervisor) -> None:
     if wanted.with_postgres:
         database_url = await _start_postgres(wanted, supervisor)
     issuer = Issuer(wanted.data / "issuer", wanted.issuer_url)
-    environment = service_environment(wanted, database_url, issuer)
+    environment = {f"{PREFIX}AUDIT_SIGNING_KEY": _audit_key(wanted.data)}
+    environment |= service_environment(wanted, database_url, issuer)
     # It gets ready while the database is migrated and the service starts; Envoy is the first to ask for its keys.
     issuer_is_ready = await supervisor.launch(_issuer(wanted))
     await _migrate(wanted, environment)
@@ -101,6 +104,12 @@ async def _start(wanted: Up, supervisor: Supervisor) -> None:
     )
     await issuer_is_ready()
     await supervisor.start(_envoy(wanted, issuer))
+
+
+def _audit_key(data: Path) -> str:
+    path = data / "audit.pem"
+    make_if_missing(path, Ed25519PrivateKey.generate)
+    return str(path)
 
 
 def service_environment(wanted: Up, database_url: str, issuer: Issuer) -> dict[str, str]:

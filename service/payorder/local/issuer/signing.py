@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from jwt.algorithms import ECAlgorithm
 
+from payorder.local.private_keys import make_if_missing
+
 ALGORITHM = "ES256"
 HOST = "127.0.0.1"
 PUBLIC_CLIENT = "payorder-development"
@@ -121,14 +123,7 @@ def _remembered(path: Path, url: str | None) -> str | None:
 
 def _make_key(path: Path) -> bool:
     """Whether there was none."""
-    if path.exists():
-        return False
-    pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(pem)
-    return True
+    return make_if_missing(path, lambda: ec.generate_private_key(ec.SECP256R1()))
 
 
 def _load(path: Path) -> ec.EllipticCurvePrivateKey:
