@@ -71,6 +71,7 @@ return {
         currency = { kind = "scalar" },
         description = { kind = "scalar" },
         metadata = { kind = "map", value = { kind = "scalar" } },
+        userId = { kind = "scalar" },
       },
     },
   },
@@ -84,7 +85,7 @@ return {
     rpc = "payments.v1.OrderService/ListOrders",
     method = "GET",
     segments = { { literal = "orders" } },
-    query = { pageSize = true, pageToken = true },
+    query = { pageSize = true, pageToken = true, userId = true },
   },
   {
     rpc = "payments.v1.OrderService/CancelOrder",

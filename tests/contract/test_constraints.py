@@ -42,9 +42,6 @@ ORDER: dict[str, Any] = {
     "audit_previous": b"previous",
     "active_payment_id": None,
     "paid_payment_id": None,
-    "create_key": None,
-    "create_fingerprint": None,
-    "create_reply": None,
     "created_at": 0,
     "updated_at": 0,
 }
@@ -86,9 +83,8 @@ REFUND: dict[str, Any] = {
 }
 FINAL = {"settled_at": 1, "next_poll_at": None, "reply": b"reply"}
 SUCCEEDED = FINAL | {"status": "succeeded", "processor_reference": "ch_1", "captured_minor": 4999}
-KEY = {"create_key": "key", "create_fingerprint": "f", "create_reply": b"reply"}
 ORDERS = [
-    ORDER | KEY,
+    ORDER,
     ORDER | {"id": "paying", "active_payment_id": "live", "latest_payment_id": "live"},
     ORDER | {"id": "paid", "status": "approved", "paid_payment_id": "won", "latest_payment_id": "won"},
 ]
@@ -279,17 +275,12 @@ ILLEGAL: dict[str, tuple[str, str]] = {
     "five minor digits": ("ck_orders_currency_digits", on_order("free", "currency_digits = 5")),
     "an order for nothing": ("ck_orders_total_positive", on_order("free", "total_minor = 0")),
     "an order of negative money": ("ck_orders_total_positive", on_order("free", "total_minor = -4999")),
-    "one key that created two orders": (
-        "ux_orders_create_key",
-        on_order("paying", "create_key = 'key', create_reply = 'reply'"),
-    ),
     "one key that cancelled two orders": ("pk_keyed_replies", new_reply("alice", "CancelOrder", "paid")),
     "a reply about no order": ("fk_keyed_replies_order_id", "UPDATE keyed_replies SET order_id = 'nowhere'"),
     "a reply under an empty key": (
         "ck_keyed_replies_idempotency_key",
         "UPDATE keyed_replies SET idempotency_key = ''",
     ),
-    "a key that created and has no reply": ("ck_orders_create_reply_with_key", on_order("free", "create_reply = NULL")),
     "a payment of no known status": ("ck_payments_status", on_payment("lost", "status = 'refunded'")),
     "a payment's currency of two letters": ("ck_payments_currency", on_payment("live", "currency = 'GB'")),
     "a payment's five minor digits": ("ck_payments_currency_digits", on_payment("live", "currency_digits = 5")),

@@ -18,7 +18,7 @@ from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.database.tables import audit_log, metadata, payments
 from payorder.domain.money import Currency, Money
 from payorder.domain.order import Order
-from payorder.domain.origin import SERVICE
+from payorder.domain.origin import SERVICE, Origin
 from payorder.domain.outcome import Failed
 from payorder.domain.payment import Payment
 from payorder.local.postgres import EmbeddedPostgres
@@ -154,6 +154,13 @@ async def test_a_claim_that_cannot_be_made_so_changes_nothing(database: Database
     ):
         assert not await hot_path.claim(payment, by(owner), key, 25_000)
         assert before == await everything(database)
+
+
+async def test_a_service_claims_the_order_of_anybody_in_its_own_name(database: Database, hot_path: HotPath) -> None:
+    order = await placed(database)
+    assert await hot_path.claim(a_payment(order), Origin("shop", acts_for_any_owner=True), a_key(), 25_000)
+    assert ["shop"] == [row["caller"] for row in (await everything(database))["payments"]]
+    assert not await hot_path.claim(a_payment(await placed(database)), Origin("shop"), None, 25_000)
 
 
 async def test_an_order_that_is_paid_or_cancelled_is_not_claimed(database: Database, hot_path: HotPath) -> None:

@@ -119,8 +119,6 @@ FILL = [
         audit_seq="1",
         audit_hash="'hash'::bytea",
         audit_previous="'previous'::bytea",
-        create_key="'key' || n",
-        create_reply="'reply'::bytea",
         created_at="n",
         updated_at="n",
     ),

@@ -32,6 +32,7 @@ from payorder.domain.finding import Finding, FindingKind
 from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
 from payorder.domain.money import Currency, Money
 from payorder.domain.order import Order
+from payorder.domain.origin import Origin
 from payorder.domain.outcome import Approved, Declined, Failed, Outcome
 from payorder.domain.payment import Payment
 from payorder.domain.refund import Refund
@@ -160,6 +161,31 @@ async def test_an_order_that_is_not_the_callers_is_not_found(store: Store) -> No
     assert {name: OrderNotFound for name, _ in asked} == {name: type(await refusal_of(ask)) for name, ask in asked}
     assert [] == (await store.list_orders("bob", ALL)).items
     assert [payment] == (await store.list_payments(order.id, "alice", ALL)).items
+
+
+async def test_for_a_service_every_order_is_as_its_own_and_is_nobody_elses(store: Store) -> None:
+    service, order = Origin("shop", acts_for_any_owner=True), await added(store)
+    assert await store.get_order(order.id, service.owner) == order
+    payment = a_payment(order)
+    assert await store.claim(payment, service, a_key()) is None
+    lost = await settled(store, failed(payment))
+    assert lost == await store.get_payment(payment.id, service.owner)
+    assert lost == await store.get_latest_payment(order.id, service.owner)
+    assert [lost] == (await store.list_payments(order.id, service.owner, ALL)).items
+    assert isinstance(await store.claim(a_payment(order), service, a_key()), Replay)
+    # Its key is its own: to the order's owner it is another.
+    assert isinstance(await refusal_of(store.claim(a_payment(order), by("shop"), None)), OrderNotFound)
+    assert await store.claim(a_payment(order), by("alice"), a_key()) is None
+    assert isinstance(await refusal_of(store.get_order(new_id(), service.owner)), OrderNotFound)
+    assert isinstance(await refusal_of(store.claim(a_payment(order, order_id=new_id()), service, None)), OrderNotFound)
+
+
+async def test_a_service_cancels_an_order_of_anybody(store: Store) -> None:
+    order = await added(store)
+    request = CancelRequest(order.id, Origin("shop", acts_for_any_owner=True), new_id(), LATER)
+    done = await store.cancel_order(request, reply_of, None)
+    assert isinstance(done, Cancelled)
+    assert ("alice", OrderStatus.CANCELLED) == (done.order.owner, done.order.status)
 
 
 async def test_an_order_nobody_tried_to_pay_has_no_latest_payment(store: Store) -> None:

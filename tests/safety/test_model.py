@@ -151,7 +151,7 @@ class PayingMachine(RuleBasedStateMachine):
 
     @rule(target=orders)
     def create(self) -> str:
-        command = CreateOrderCommand(by(OWNER), TOTAL, None, None, {}, None)
+        command = CreateOrderCommand(OWNER, by(OWNER), TOTAL, None, None, {}, None)
         order = self.run(self.create_order(command))
         assert not isinstance(order, Replay)
         self.model[order.id] = ModelOrder()

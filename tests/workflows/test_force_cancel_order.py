@@ -21,6 +21,7 @@ from payorder.domain.errors import PaymentInProgress, Refusal
 from payorder.domain.idempotency import Replay
 from payorder.domain.money import Money
 from payorder.domain.order import Order
+from payorder.domain.origin import ANY_OWNER
 from payorder.domain.outcome import Approved, Declined, Failed, Outcome, Unknown
 from payorder.domain.payment import Payment
 from payorder.domain.secret import Secret
@@ -179,7 +180,7 @@ async def test_what_was_never_charged_is_cancelled_with_its_order(replicas: list
     cancelled = await replicas[1].force(order)
     assert isinstance(cancelled, Order)
     assert OrderStatus.CANCELLED == cancelled.status
-    assert PaymentStatus.CANCELLED == (await replicas[2].store.find_payment(payment.id)).status
+    assert PaymentStatus.CANCELLED == (await replicas[2].store.get_payment(payment.id, ANY_OWNER)).status
     assert [("payment", "cancelled"), ("order", "cancelled")] == (await states_of(replicas[0], order))[-2:]
     # The card that comes late finds the payment fenced.
     assert isinstance(await processor.charge(payment.id, payment.amount, CARD), Failed)
@@ -208,7 +209,7 @@ async def test_a_declined_payment_ends_as_declined(replicas: list[Replica], proc
     declined = Card("J. Doe", Secret("4000000000000002"), None, 12, 2025, Address())
     assert isinstance(await processor.charge(payment.id, payment.amount, declined), Declined)
     await replicas[1].force(order)
-    ended = await replicas[1].store.find_payment(payment.id)
+    ended = await replicas[1].store.get_payment(payment.id, ANY_OWNER)
     assert (PaymentStatus.FAILED, "card_declined") == (ended.status, ended.decline_code)
 
 
@@ -232,7 +233,7 @@ async def test_a_payment_of_another_processor_is_not_fenced_here(replicas: list[
     await replicas[0].store.claim(payment, by(order.owner), None)
     with pytest.raises(PaymentInProgress):
         await replicas[1].force(order)
-    assert PaymentStatus.PROCESSING == (await replicas[0].store.find_payment(payment.id)).status
+    assert PaymentStatus.PROCESSING == (await replicas[0].store.get_payment(payment.id, ANY_OWNER)).status
 
 
 async def test_a_caller_who_hangs_up_changes_nothing(replicas: list[Replica], processor: Slow) -> None:

@@ -27,7 +27,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from payments.v1 import order_pb2 as payments_dot_v1_dot_order__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpayments/v1/order_service.proto\x12\x0bpayments.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17payments/v1/order.proto\"\xea\x03\n\x12\x43reateOrderRequest\x12:\n\x06pet_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{1,64}$H\x00R\x05petId\x88\x01\x01\x12R\n\x0ctotal_amount\x18\x02 \x01(\tB/\xbaH,r\'2%^(0|[1-9][0-9]{0,11})(\\.[0-9]{1,4})?$\xc8\x01\x01R\x0btotalAmount\x12\x30\n\x08\x63urrency\x18\x03 \x01(\tB\x14\xbaH\x11r\x0c\x32\n^[A-Z]{3}$\xc8\x01\x01R\x08\x63urrency\x12\x39\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x12\xbaH\x0fr\r(\xf4\x03\x32\x08^\\P{C}*$H\x01R\x0b\x64\x65scription\x88\x01\x01\x12\x7f\n\x08metadata\x18\x05 \x03(\x0b\x32-.payments.v1.CreateOrderRequest.MetadataEntryB4\xbaH1\x9a\x01.\x10\x10\"\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,40}$*\x0er\x0c(d2\x08^\\P{C}*$R\x08metadata\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\t\n\x07_pet_idB\x0e\n\x0c_description\"9\n\x0fGetOrderRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId\"\x8b\x01\n\x11ListOrdersRequest\x12+\n\tpage_size\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x01H\x00R\x08pageSize\x88\x01\x01\x12;\n\npage_token\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\tpageTokenB\x0c\n\n_page_size\"d\n\x12ListOrdersResponse\x12&\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x12.payments.v1.OrderR\x04\x64\x61ta\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"<\n\x12\x43\x61ncelOrderRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId2\x89\x03\n\x0cOrderService\x12V\n\x0b\x43reateOrder\x12\x1f.payments.v1.CreateOrderRequest\x1a\x12.payments.v1.Order\"\x12\x82\xd3\xe4\x93\x02\x0c\"\x07/orders:\x01*\x12[\n\x08GetOrder\x12\x1c.payments.v1.GetOrderRequest\x1a\x12.payments.v1.Order\"\x1d\x90\x02\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/orders/{order_id}\x12\x61\n\nListOrders\x12\x1e.payments.v1.ListOrdersRequest\x1a\x1f.payments.v1.ListOrdersResponse\"\x12\x90\x02\x01\x82\xd3\xe4\x93\x02\t\x12\x07/orders\x12\x61\n\x0b\x43\x61ncelOrder\x12\x1f.payments.v1.CancelOrderRequest\x1a\x12.payments.v1.Order\"\x1d\x90\x02\x02\x82\xd3\xe4\x93\x02\x14*\x12/orders/{order_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpayments/v1/order_service.proto\x12\x0bpayments.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17payments/v1/order.proto\"\xa8\x04\n\x12\x43reateOrderRequest\x12:\n\x06pet_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{1,64}$H\x00R\x05petId\x88\x01\x01\x12R\n\x0ctotal_amount\x18\x02 \x01(\tB/\xbaH,r\'2%^(0|[1-9][0-9]{0,11})(\\.[0-9]{1,4})?$\xc8\x01\x01R\x0btotalAmount\x12\x30\n\x08\x63urrency\x18\x03 \x01(\tB\x14\xbaH\x11r\x0c\x32\n^[A-Z]{3}$\xc8\x01\x01R\x08\x63urrency\x12\x39\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x12\xbaH\x0fr\r(\xf4\x03\x32\x08^\\P{C}*$H\x01R\x0b\x64\x65scription\x88\x01\x01\x12\x7f\n\x08metadata\x18\x05 \x03(\x0b\x32-.payments.v1.CreateOrderRequest.MetadataEntryB4\xbaH1\x9a\x01.\x10\x10\"\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,40}$*\x0er\x0c(d2\x08^\\P{C}*$R\x08metadata\x12\x30\n\x07user_id\x18\x06 \x01(\tB\x12\xbaH\x0fr\r\x18\xff\x01\x32\x08^\\P{C}+$H\x02R\x06userId\x88\x01\x01\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\t\n\x07_pet_idB\x0e\n\x0c_descriptionB\n\n\x08_user_id\"9\n\x0fGetOrderRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId\"\xc9\x01\n\x11ListOrdersRequest\x12+\n\tpage_size\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x01H\x00R\x08pageSize\x88\x01\x01\x12;\n\npage_token\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\tpageToken\x12\x30\n\x07user_id\x18\x03 \x01(\tB\x12\xbaH\x0fr\r\x18\xff\x01\x32\x08^\\P{C}+$H\x01R\x06userId\x88\x01\x01\x42\x0c\n\n_page_sizeB\n\n\x08_user_id\"d\n\x12ListOrdersResponse\x12&\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x12.payments.v1.OrderR\x04\x64\x61ta\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"<\n\x12\x43\x61ncelOrderRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId2\x89\x03\n\x0cOrderService\x12V\n\x0b\x43reateOrder\x12\x1f.payments.v1.CreateOrderRequest\x1a\x12.payments.v1.Order\"\x12\x82\xd3\xe4\x93\x02\x0c\"\x07/orders:\x01*\x12[\n\x08GetOrder\x12\x1c.payments.v1.GetOrderRequest\x1a\x12.payments.v1.Order\"\x1d\x90\x02\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/orders/{order_id}\x12\x61\n\nListOrders\x12\x1e.payments.v1.ListOrdersRequest\x1a\x1f.payments.v1.ListOrdersResponse\"\x12\x90\x02\x01\x82\xd3\xe4\x93\x02\t\x12\x07/orders\x12\x61\n\x0b\x43\x61ncelOrder\x12\x1f.payments.v1.CancelOrderRequest\x1a\x12.payments.v1.Order\"\x1d\x90\x02\x02\x82\xd3\xe4\x93\x02\x14*\x12/orders/{order_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,12 +46,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEORDERREQUEST'].fields_by_name['description']._serialized_options = b'\272H\017r\r(\364\0032\010^\\P{C}*$'
   _globals['_CREATEORDERREQUEST'].fields_by_name['metadata']._loaded_options = None
   _globals['_CREATEORDERREQUEST'].fields_by_name['metadata']._serialized_options = b'\272H1\232\001.\020\020\"\032r\0302\026^[A-Za-z0-9_.-]{1,40}$*\016r\014(d2\010^\\P{C}*$'
+  _globals['_CREATEORDERREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_CREATEORDERREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\017r\r\030\377\0012\010^\\P{C}+$'
   _globals['_GETORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
   _globals['_GETORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\010r\003\260\001\001\310\001\001'
   _globals['_LISTORDERSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTORDERSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\006\032\004\030d(\001'
   _globals['_LISTORDERSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTORDERSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
+  _globals['_LISTORDERSREQUEST'].fields_by_name['user_id']._loaded_options = None
+  _globals['_LISTORDERSREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\017r\r\030\377\0012\010^\\P{C}+$'
   _globals['_CANCELORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
   _globals['_CANCELORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\010r\003\260\001\001\310\001\001'
   _globals['_ORDERSERVICE'].methods_by_name['CreateOrder']._loaded_options = None
@@ -63,17 +67,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDERSERVICE'].methods_by_name['CancelOrder']._loaded_options = None
   _globals['_ORDERSERVICE'].methods_by_name['CancelOrder']._serialized_options = b'\220\002\002\202\323\344\223\002\024*\022/orders/{order_id}'
   _globals['_CREATEORDERREQUEST']._serialized_start=133
-  _globals['_CREATEORDERREQUEST']._serialized_end=623
-  _globals['_CREATEORDERREQUEST_METADATAENTRY']._serialized_start=537
-  _globals['_CREATEORDERREQUEST_METADATAENTRY']._serialized_end=596
-  _globals['_GETORDERREQUEST']._serialized_start=625
-  _globals['_GETORDERREQUEST']._serialized_end=682
-  _globals['_LISTORDERSREQUEST']._serialized_start=685
-  _globals['_LISTORDERSREQUEST']._serialized_end=824
-  _globals['_LISTORDERSRESPONSE']._serialized_start=826
-  _globals['_LISTORDERSRESPONSE']._serialized_end=926
-  _globals['_CANCELORDERREQUEST']._serialized_start=928
-  _globals['_CANCELORDERREQUEST']._serialized_end=988
-  _globals['_ORDERSERVICE']._serialized_start=991
-  _globals['_ORDERSERVICE']._serialized_end=1384
+  _globals['_CREATEORDERREQUEST']._serialized_end=685
+  _globals['_CREATEORDERREQUEST_METADATAENTRY']._serialized_start=587
+  _globals['_CREATEORDERREQUEST_METADATAENTRY']._serialized_end=646
+  _globals['_GETORDERREQUEST']._serialized_start=687
+  _globals['_GETORDERREQUEST']._serialized_end=744
+  _globals['_LISTORDERSREQUEST']._serialized_start=747
+  _globals['_LISTORDERSREQUEST']._serialized_end=948
+  _globals['_LISTORDERSRESPONSE']._serialized_start=950
+  _globals['_LISTORDERSRESPONSE']._serialized_end=1050
+  _globals['_CANCELORDERREQUEST']._serialized_start=1052
+  _globals['_CANCELORDERREQUEST']._serialized_end=1112
+  _globals['_ORDERSERVICE']._serialized_start=1115
+  _globals['_ORDERSERVICE']._serialized_end=1508
 # @@protoc_insertion_point(module_scope)

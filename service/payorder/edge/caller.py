@@ -2,7 +2,10 @@
 
 from contextvars import ContextVar
 
+from payments.v1.order_service_pb2 import CreateOrderRequest, ListOrdersRequest
+from payorder.domain.errors import ScopeMissing
 from payorder.domain.origin import Origin
+from payorder.edge.methods import ACT_FOR_ANY_OWNER
 from payorder.ports.tokens import Caller
 
 _caller: ContextVar[Caller] = ContextVar("caller")
@@ -15,9 +18,16 @@ def set_current_caller(caller: Caller, request_id: str) -> None:
     _request_id.set(request_id)
 
 
-def current_caller() -> Caller:
-    return _caller.get()
-
-
 def current_origin() -> Origin:
-    return Origin(_caller.get().subject, _request_id.get())
+    caller = _caller.get()
+    return Origin(caller.subject, _request_id.get(), acts_for_any_owner=ACT_FOR_ANY_OWNER in caller.scopes)
+
+
+def owner_named_in(request: CreateOrderRequest | ListOrdersRequest) -> str:
+    """The caller, if the request names no other. Raises ScopeMissing where none may be named."""
+    origin = current_origin()
+    if not request.HasField("user_id"):
+        return origin.actor
+    if not origin.acts_for_any_owner:
+        raise ScopeMissing(ACT_FOR_ANY_OWNER)
+    return request.user_id

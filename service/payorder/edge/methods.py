@@ -6,6 +6,8 @@ from dataclasses import dataclass
 READ_ORDERS = "read:orders"
 WRITE_ORDERS = "write:orders"
 ADMIN = "admin"
+# Beside the scope of a method: for services, to which every order is as their own.
+ACT_FOR_ANY_OWNER = "act:any-owner"
 
 PACKAGE_PREFIX = "/payments.v1."
 

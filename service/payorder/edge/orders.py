@@ -15,7 +15,7 @@ from payments.v1.order_service_pb2 import (
 from payments.v1.order_service_pb2_grpc import OrderServiceServicer
 from payorder.domain.idempotency import Replay
 from payorder.domain.order import Order
-from payorder.edge.caller import current_caller, current_origin
+from payorder.edge.caller import current_origin, owner_named_in
 from payorder.edge.headers import location_of, send_headers
 from payorder.edge.idempotency import IdempotencyKeys
 from payorder.edge.replies import REPLAYED
@@ -43,16 +43,16 @@ class OrderServicer(OrderServiceServicer):
         self._keys = keys
 
     async def CreateOrder(self, request: CreateOrderRequest, context: Context) -> OrderMessage:
-        key = self._keys.of(request)
-        created = await self._create_order(to_create_order_command(request, current_origin(), key))
+        owner, key = owner_named_in(request), self._keys.of(request)
+        created = await self._create_order(to_create_order_command(request, owner, current_origin(), key))
         order_id = created.resource_id if isinstance(created, Replay) else created.id
         return await answered(context, created, location_of(f"/orders/{order_id}"))
 
     async def GetOrder(self, request: GetOrderRequest, context: Context) -> OrderMessage:
-        return to_order_message(await self._store.get_order(to_id(request.order_id), current_caller().subject))
+        return to_order_message(await self._store.get_order(to_id(request.order_id), current_origin().owner))
 
     async def ListOrders(self, request: ListOrdersRequest, context: Context) -> ListOrdersResponse:
-        page = await self._store.list_orders(current_caller().subject, to_page_request(request))
+        page = await self._store.list_orders(owner_named_in(request), to_page_request(request))
         return ListOrdersResponse(data=map(to_order_message, page.items), next_page_token=to_next_page_token(page))
 
     async def CancelOrder(self, request: CancelOrderRequest, context: Context) -> OrderMessage:

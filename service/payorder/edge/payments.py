@@ -12,7 +12,7 @@ from payments.v1.payment_service_pb2 import (
     PayOrderRequest,
 )
 from payments.v1.payment_service_pb2_grpc import PaymentServiceServicer
-from payorder.edge.caller import current_caller, current_origin
+from payorder.edge.caller import current_origin
 from payorder.edge.headers import location_of, send_headers
 from payorder.edge.idempotency import IdempotencyKeys
 from payorder.edge.replies import REPLAYED, ErrorReply
@@ -51,13 +51,13 @@ class PaymentServicer(PaymentServiceServicer):
         return OrderPayment.FromString(answer.reply.body)
 
     async def GetPayment(self, request: GetPaymentRequest, context: Context) -> OrderPayment:
-        owner = current_caller().subject
+        owner = current_origin().owner
         if request.HasField("payment_id"):
             return to_payment_message(await self._store.get_payment(to_id(request.payment_id), owner))
         return to_payment_message(await self._store.get_latest_payment(to_id(request.order_id), owner))
 
     async def ListPayments(self, request: ListPaymentsRequest, context: Context) -> ListPaymentsResponse:
-        owner = current_caller().subject
+        owner = current_origin().owner
         page = await self._store.list_payments(to_id(request.order_id), owner, to_page_request(request))
         return ListPaymentsResponse(data=map(to_payment_message, page.items), next_page_token=to_next_page_token(page))
 

@@ -27,9 +27,10 @@ PAGE_SIZE_DEFAULT = 20
 
 
 def to_create_order_command(
-    request: CreateOrderRequest, origin: Origin, key: IdempotencyKey | None
+    request: CreateOrderRequest, owner: str, origin: Origin, key: IdempotencyKey | None
 ) -> CreateOrderCommand:
     return CreateOrderCommand(
+        owner=owner,
         origin=origin,
         total=to_money("totalAmount", request.total_amount, request.currency),
         pet_id=request.pet_id if request.HasField("pet_id") else None,

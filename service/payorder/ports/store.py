@@ -8,7 +8,7 @@ from typing import Generic, Protocol, TypeVar
 from payorder.domain.finding import Finding
 from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
 from payorder.domain.order import Order
-from payorder.domain.origin import SERVICE, Origin
+from payorder.domain.origin import SERVICE, Origin, Owner
 from payorder.domain.payment import Payment
 from payorder.domain.refund import Refund
 from payorder.domain.seal import Seal
@@ -117,7 +117,7 @@ class Store(Protocol):
         self, order: Order, origin: Origin, reply: Reply, key: IdempotencyKey | None
     ) -> Replay | None: ...
 
-    async def get_order(self, order_id: str, owner: str) -> Order:
+    async def get_order(self, order_id: str, owner: Owner) -> Order:
         """Raises OrderNotFound, for an unknown order and for another owner's alike."""
         ...
 
@@ -139,7 +139,8 @@ class Store(Protocol):
         ...
 
     async def claim(self, payment: Payment, origin: Origin, key: IdempotencyKey | None) -> Replay | None:
-        """Write a payment that is processing, and with it the exclusive right to charge. The actor must own the order.
+        """Write a payment that is processing, and with it the exclusive right to charge. The actor must be who owns the
+        order, or act for any owner.
 
         Afterwards no other payment of the order can be claimed until this one has failed.
         Raises OrderNotFound, OrderCancelled, OrderAlreadyPaid, PaymentInProgress (also for a key whose payment is still
@@ -190,10 +191,6 @@ class Store(Protocol):
         """Everybody's. Looks at so many orders that it does not take long, and may find none of those that fit."""
         ...
 
-    async def find_payment(self, payment_id: str) -> Payment:
-        """Anybody's. Raises OrderNotFound."""
-        ...
-
     async def list_entries(self, wanted: EntryFilter, page: PageRequest) -> Page[AuditEntry]: ...
 
     async def get_entry(self, entry_id: str) -> AuditEntry:
@@ -204,15 +201,15 @@ class Store(Protocol):
         """Write into the audit log what changes nothing; it may come twice when its commit was not heard of."""
         ...
 
-    async def get_payment(self, payment_id: str, owner: str) -> Payment:
+    async def get_payment(self, payment_id: str, owner: Owner) -> Payment:
         """Raises OrderNotFound."""
         ...
 
-    async def get_latest_payment(self, order_id: str, owner: str) -> Payment:
+    async def get_latest_payment(self, order_id: str, owner: Owner) -> Payment:
         """Raises OrderNotFound, also for an order that nobody has tried to pay."""
         ...
 
-    async def list_payments(self, order_id: str, owner: str, page: PageRequest) -> Page[Payment]:
+    async def list_payments(self, order_id: str, owner: Owner, page: PageRequest) -> Page[Payment]:
         """Raises OrderNotFound."""
         ...
 

@@ -14,6 +14,7 @@ from payorder.ports.store import Store
 
 @dataclass(frozen=True, slots=True)
 class CreateOrderCommand:
+    owner: str
     origin: Origin
     total: Money
     pet_id: str | None
@@ -36,7 +37,7 @@ class CreateOrder:
         now = self._clock.now()
         order = Order(
             id=self._new_id(),
-            owner=command.origin.actor,
+            owner=command.owner,
             status=OrderStatus.PLACED,
             total=command.total,
             pet_id=command.pet_id,

@@ -15,7 +15,7 @@ from typing import assert_never
 from payorder.domain.errors import PaymentInProgress
 from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
 from payorder.domain.order import Order
-from payorder.domain.origin import Origin
+from payorder.domain.origin import ANY_OWNER, Origin
 from payorder.domain.outcome import Approved, Declined, Failed, Outcome, Unknown
 from payorder.domain.payment import Payment
 from payorder.domain.refund import Refund
@@ -95,7 +95,7 @@ class ForceCancelOrder:
 
     async def _fence(self, payment_id: str, origin: Origin) -> None:
         """Afterwards the payment has ended, by whomever it was settled. Raises PaymentInProgress."""
-        payment = await self._store.find_payment(payment_id)
+        payment = await self._store.get_payment(payment_id, ANY_OWNER)
         if payment.status is not PaymentStatus.PROCESSING:
             return
         if payment.processor != self._processor_name:

@@ -14,6 +14,7 @@ import asyncpg
 
 from payorder.adapters.database import changes
 from payorder.adapters.database.audit_chain import content_of_change
+from payorder.adapters.database.owners import to_owner_parameter
 from payorder.adapters.database.rows import from_payment, to_milliseconds
 from payorder.adapters.database.turns import Turns
 from payorder.domain.errors import Busy
@@ -44,8 +45,9 @@ def _hash(previous: str, content: str, seq: str) -> str:
     return f"sha256({previous} || {content} || convert_to({_id(seq)}, 'UTF8') || int8send({seq}) || int8send(at))"
 
 
-# 1 payment, 2 order, 3 owner, 4 amount, 5 currency, 6 its digits, 7 processor, 8 to 10 source, 11 at, 12 key,
-# 13 fingerprint, 14 milliseconds until somebody asks after it, 15 and 16 of the audit log: content, request id.
+# 1 payment, 2 order, 3 caller, 4 amount, 5 currency, 6 its digits, 7 processor, 8 to 10 source, 11 at, 12 key,
+# 13 fingerprint, 14 milliseconds until somebody asks after it, 15 and 16 of the audit log: content, request id;
+# 17 the owner, or NULL.
 _CLAIM = f"""
 WITH {_moment}, taken AS (
     UPDATE orders
@@ -53,7 +55,7 @@ WITH {_moment}, taken AS (
         audit_seq = audit_seq + 1, audit_previous = audit_hash,
         audit_hash = {_hash("audit_hash", "$15", "(audit_seq + 1)")}
     FROM moment
-    WHERE id = $2 AND owner_sub = $3 AND status = 'placed' AND active_payment_id IS NULL
+    WHERE id = $2 AND owner_sub = coalesce($17, owner_sub) AND status = 'placed' AND active_payment_id IS NULL
         AND total_minor = $4 AND currency = $5
         AND NOT EXISTS (SELECT 1 FROM payments WHERE caller = $3 AND idempotency_key = $12)
     RETURNING audit_seq, audit_previous, audit_hash, at, {_id("audit_seq")} AS entry_id
@@ -171,6 +173,7 @@ class HotPath:
             *((key.key, key.fingerprint) if key else (None, None)),
             poll_after_ms,
             *(content_of_change(payment.order_id, changes.of_claimed(payment), origin), origin.request_id),
+            to_owner_parameter(origin.owner),
         )
 
     async def settle(self, payment: Payment, reply: Reply, at: datetime, origin: Origin) -> bool:

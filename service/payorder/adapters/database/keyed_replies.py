@@ -1,4 +1,4 @@
-"""What was answered to calls with an idempotency key that change an order which is there."""
+"""What was answered to calls with an idempotency key that create or change an order."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -5,35 +5,27 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from payorder.adapters.database import audit, changes, keyed_replies, refunds
 from payorder.adapters.database.audit_chain import Head, of_changes
 from payorder.adapters.database.changes import Change
-from payorder.adapters.database.engine import Conflict
 from payorder.adapters.database.keyed_replies import Use
-from payorder.adapters.database.rows import from_order, to_milliseconds, to_order, to_time
+from payorder.adapters.database.owners import IS_OWNERS, to_owner_parameter
+from payorder.adapters.database.rows import from_order, to_milliseconds, to_order
 from payorder.adapters.database.tables import orders
 from payorder.domain.errors import OrderNotFound
-from payorder.domain.idempotency import IdempotencyKey, Replay, Reply, has_expired
+from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
 from payorder.domain.order import Order
-from payorder.domain.origin import Origin
+from payorder.domain.origin import ANY_OWNER, Origin, Owner
 from payorder.domain.states import ORDER, OrderStatus, move
 from payorder.ports.store import Cancelled, CancelRequest, FulfilRequest, Page, PageRequest
 
+_CREATE = "CreateOrder"
 _ADD = insert(orders)
-_GET = select(orders).where(orders.c.id == bindparam("order_id"), orders.c.owner_sub == bindparam("owner"))
+_GET = select(orders).where(orders.c.id == bindparam("order_id"), IS_OWNERS)
 # SQLite has no row locks and leaves FOR UPDATE out; there the whole transaction is exclusive.
 _GET_LOCKED = _GET.with_for_update()
-# For administrators, to whom every order is as their own.
-_GET_ANY_LOCKED = select(orders).where(orders.c.id == bindparam("order_id")).with_for_update()
-_CREATED_BY = select(orders).where(orders.c.owner_sub == bindparam("owner"), orders.c.create_key == bindparam("key"))
-_FORGET_KEY = (
-    update(orders)
-    .where(orders.c.id == bindparam("order_id"))
-    .values(create_key=None, create_fingerprint=None, create_reply=None)
-)
 _FIRST_PAGE = (
     select(orders).where(orders.c.owner_sub == bindparam("owner")).order_by(orders.c.id.desc()).limit(bindparam("rows"))
 )
@@ -49,32 +41,20 @@ _MOVE = (
 async def add(
     connection: AsyncConnection, order: Order, origin: Origin, reply: Reply, key: IdempotencyKey | None
 ) -> Replay | None:
-    if key is not None and (replay := await _created_before(connection, order, key)):
+    use = Use(origin.actor, _CREATE, key, order.created_at) if key else None
+    if use and (replay := await keyed_replies.find(connection, use)):
         return replay
-    kept = {"create_key": key.key, "create_fingerprint": key.fingerprint, "create_reply": reply.body} if key else {}
     head = await audit.beginning(connection)
     entries = of_changes(order.id, head, origin, [Change("order", order.id, None, order.status)])
     chain = {"audit_seq": 1, "audit_hash": entries[-1]["hash"], "audit_previous": head.hash}
-    try:
-        await connection.execute(_ADD, from_order(order) | kept | chain)
-    except IntegrityError:
-        raise Conflict from None  # The same key came in between.
+    await connection.execute(_ADD, from_order(order) | chain)
     await audit.write(connection, entries)
+    if use:
+        await keyed_replies.keep(connection, use, order.id, reply)
     return None
 
 
-async def _created_before(connection: AsyncConnection, order: Order, key: IdempotencyKey) -> Replay | None:
-    row = (await connection.execute(_CREATED_BY, {"owner": order.owner, "key": key.key})).one_or_none()
-    if row is None:
-        return None
-    if has_expired(to_time(row.created_at), order.created_at):
-        await connection.execute(_FORGET_KEY, {"order_id": row.id})
-        return None
-    key.refuse_other_request(row.create_fingerprint)
-    return Replay(row.id, Reply(0, row.create_reply))
-
-
-async def get(connection: AsyncConnection, order_id: str, owner: str) -> Order:
+async def get(connection: AsyncConnection, order_id: str, owner: Owner) -> Order:
     return to_order(await _get_row(connection, _GET, order_id, owner))
 
 
@@ -102,7 +82,7 @@ async def fulfil(
     use = Use(request.origin.actor, request.method, key, request.at) if key else None
     if use and (replay := await keyed_replies.find(connection, use)):
         return replay
-    order = to_order(_found((await connection.execute(_GET_ANY_LOCKED, {"order_id": request.order_id})).one_or_none()))
+    order = to_order(await _get_row(connection, _GET_LOCKED, request.order_id, ANY_OWNER))
     order.refuse_unless_next(request.status)
     row, _ = await _move(connection, order, request.status, request.origin, request.at, None)
     if use:
@@ -127,10 +107,10 @@ async def _cancelled(connection: AsyncConnection, request: CancelRequest) -> Can
 async def _locked(connection: AsyncConnection, request: CancelRequest) -> Order:
     """The order to be cancelled, if it may be."""
     if request.forced_because is None:
-        order = to_order(await _get_row(connection, _GET_LOCKED, request.order_id, request.origin.actor))
+        order = to_order(await _get_row(connection, _GET_LOCKED, request.order_id, request.origin.owner))
         order.refuse_unless_cancellable()
         return order
-    order = to_order(_found((await connection.execute(_GET_ANY_LOCKED, {"order_id": request.order_id})).one_or_none()))
+    order = to_order(await _get_row(connection, _GET_LOCKED, request.order_id, ANY_OWNER))
     order.refuse_while_paying()
     return order
 
@@ -147,11 +127,9 @@ async def _move(
     return row, head
 
 
-async def _get_row(connection: AsyncConnection, statement: Any, order_id: str, owner: str) -> Any:
-    return _found((await connection.execute(statement, {"order_id": order_id, "owner": owner})).one_or_none())
-
-
-def _found(row: Any) -> Any:
+async def _get_row(connection: AsyncConnection, statement: Any, order_id: str, owner: Owner) -> Any:
+    parameters = {"order_id": order_id, "owner": to_owner_parameter(owner)}
+    row = (await connection.execute(statement, parameters)).one_or_none()
     if row is None:
         raise OrderNotFound
     return row

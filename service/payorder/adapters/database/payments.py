@@ -15,11 +15,12 @@ from payorder.adapters.database import orders as order_statements
 from payorder.adapters.database.audit_chain import Head
 from payorder.adapters.database.clock import now_milliseconds, retry_milliseconds
 from payorder.adapters.database.engine import Conflict
+from payorder.adapters.database.owners import IS_OWNERS, to_owner_parameter
 from payorder.adapters.database.rows import from_payment, lease_parameters, to_milliseconds, to_payment, to_time
 from payorder.adapters.database.tables import PAYMENT_IS_OPEN, orders, payments, receipts
 from payorder.domain.errors import OrderNotFound, PaymentInProgress
 from payorder.domain.idempotency import IdempotencyKey, Replay, Reply, has_expired
-from payorder.domain.origin import Origin
+from payorder.domain.origin import Origin, Owner
 from payorder.domain.payment import Payment
 from payorder.domain.states import PaymentStatus
 from payorder.ports.store import Lease, Page, PageRequest
@@ -33,7 +34,7 @@ _TAKE_ORDER = (
     update(orders)
     .where(
         orders.c.id == bindparam("order_id"),
-        orders.c.owner_sub == bindparam("owner"),
+        IS_OWNERS,
         orders.c.status == "placed",
         orders.c.active_payment_id.is_(None),
         orders.c.total_minor == bindparam("total"),
@@ -106,11 +107,11 @@ _RETRY = (
     .values(next_poll_at=now_milliseconds() + retry_milliseconds(payments.c.poll_attempts))
 )
 _GET = select(payments).where(payments.c.id == bindparam("payment_id"))
-_GET_OWNED = _GET.join(orders, orders.c.id == payments.c.order_id).where(orders.c.owner_sub == bindparam("owner"))
+_GET_OWNED = _GET.join(orders, orders.c.id == payments.c.order_id).where(IS_OWNERS)
 _GET_LATEST = (
     select(payments)
     .join(orders, orders.c.latest_payment_id == payments.c.id)
-    .where(orders.c.id == bindparam("of_order"), orders.c.owner_sub == bindparam("owner"))
+    .where(orders.c.id == bindparam("of_order"), IS_OWNERS)
 )
 _FIRST_PAGE = (
     select(payments)
@@ -124,18 +125,17 @@ _NEXT_PAGE = _FIRST_PAGE.where(payments.c.id < bindparam("after"))
 async def claim(
     connection: AsyncConnection, payment: Payment, origin: Origin, key: IdempotencyKey | None, poll_after_ms: int
 ) -> Replay | None:
-    owner = origin.actor
-    if key is not None and (replay := await _seen(connection, owner, key, payment.created_at)):
+    if key is not None and (replay := await _seen(connection, origin.actor, key, payment.created_at)):
         return replay
-    head = await _take_order(connection, payment, owner)
+    head = await _take_order(connection, payment, origin.owner)
     if head is None:
         # Another call with this key may have taken it, and even have finished, since we looked.
-        if key is not None and (replay := await _seen(connection, owner, key, payment.created_at)):
+        if key is not None and (replay := await _seen(connection, origin.actor, key, payment.created_at)):
             return replay
-        order = await order_statements.get(connection, payment.order_id, owner)
+        order = await order_statements.get(connection, payment.order_id, origin.owner)
         order.refuse_unless_payable(payment.amount)
         raise Conflict  # It became payable between the two statements.
-    row = from_payment(payment) | {"caller": owner, "poll_after": poll_after_ms}
+    row = from_payment(payment) | {"caller": origin.actor, "poll_after": poll_after_ms}
     if key is not None:
         row |= {"idempotency_key": key.key, "fingerprint": key.fingerprint}
     try:
@@ -192,19 +192,17 @@ async def exists(connection: AsyncConnection, payment_id: str) -> bool:
     return (await connection.execute(_GET, {"payment_id": payment_id})).one_or_none() is not None
 
 
-async def find(connection: AsyncConnection, payment_id: str) -> Payment:
-    return _found((await connection.execute(_GET, {"payment_id": payment_id})).one_or_none())
+async def get(connection: AsyncConnection, payment_id: str, owner: Owner) -> Payment:
+    parameters = {"payment_id": payment_id, "owner": to_owner_parameter(owner)}
+    return _found((await connection.execute(_GET_OWNED, parameters)).one_or_none())
 
 
-async def get(connection: AsyncConnection, payment_id: str, owner: str) -> Payment:
-    return _found((await connection.execute(_GET_OWNED, {"payment_id": payment_id, "owner": owner})).one_or_none())
+async def get_latest(connection: AsyncConnection, order_id: str, owner: Owner) -> Payment:
+    parameters = {"of_order": order_id, "owner": to_owner_parameter(owner)}
+    return _found((await connection.execute(_GET_LATEST, parameters)).one_or_none())
 
 
-async def get_latest(connection: AsyncConnection, order_id: str, owner: str) -> Payment:
-    return _found((await connection.execute(_GET_LATEST, {"of_order": order_id, "owner": owner})).one_or_none())
-
-
-async def list_page(connection: AsyncConnection, order_id: str, owner: str, page: PageRequest) -> Page[Payment]:
+async def list_page(connection: AsyncConnection, order_id: str, owner: Owner, page: PageRequest) -> Page[Payment]:
     await order_statements.get(connection, order_id, owner)
     statement = _FIRST_PAGE if page.after is None else _NEXT_PAGE
     rows = await connection.execute(statement, {"of_order": order_id, "after": page.after, "rows": page.size + 1})
@@ -224,13 +222,13 @@ async def _seen(connection: AsyncConnection, caller: str, key: IdempotencyKey, n
     return Replay(row.id, Reply(row.reply_code, row.reply))
 
 
-async def _take_order(connection: AsyncConnection, payment: Payment, owner: str) -> Head | None:
+async def _take_order(connection: AsyncConnection, payment: Payment, owner: Owner) -> Head | None:
     """The head of the order's audit log, or None if the order cannot be paid so."""
     taken = await connection.execute(
         _TAKE_ORDER,
         {
             "order_id": payment.order_id,
-            "owner": owner,
+            "owner": to_owner_parameter(owner),
             "total": payment.amount.amount_minor,
             "total_currency": payment.amount.currency.code,
             "payment_id": payment.id,

@@ -22,7 +22,7 @@ from payorder.domain.errors import Busy
 from payorder.domain.finding import Finding
 from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
 from payorder.domain.order import Order
-from payorder.domain.origin import SERVICE, Origin
+from payorder.domain.origin import SERVICE, Origin, Owner
 from payorder.domain.payment import Payment
 from payorder.domain.refund import Refund
 from payorder.domain.seal import Seal
@@ -64,7 +64,7 @@ class DatabaseStore:
             self._on_change("order.placed", order.id)
         return replay
 
-    async def get_order(self, order_id: str, owner: str) -> Order:
+    async def get_order(self, order_id: str, owner: Owner) -> Order:
         async with self._database.read() as connection:
             return await orders.get(connection, order_id, owner)
 
@@ -147,10 +147,6 @@ class DatabaseStore:
         async with self._database.read() as connection:
             return await admin.find_orders(connection, wanted, page)
 
-    async def find_payment(self, payment_id: str) -> Payment:
-        async with self._database.read() as connection:
-            return await payments.find(connection, payment_id)
-
     async def list_entries(self, wanted: EntryFilter, page: PageRequest) -> Page[AuditEntry]:
         async with self._database.read() as connection:
             return await admin.list_entries(connection, wanted, page)
@@ -167,15 +163,15 @@ class DatabaseStore:
             found = await findings.find(connection, charges)
         return await self._database.finish(lambda connection: findings.record(connection, found)) if found else []
 
-    async def get_payment(self, payment_id: str, owner: str) -> Payment:
+    async def get_payment(self, payment_id: str, owner: Owner) -> Payment:
         async with self._database.read() as connection:
             return await payments.get(connection, payment_id, owner)
 
-    async def get_latest_payment(self, order_id: str, owner: str) -> Payment:
+    async def get_latest_payment(self, order_id: str, owner: Owner) -> Payment:
         async with self._database.read() as connection:
             return await payments.get_latest(connection, order_id, owner)
 
-    async def list_payments(self, order_id: str, owner: str, page: PageRequest) -> Page[Payment]:
+    async def list_payments(self, order_id: str, owner: Owner, page: PageRequest) -> Page[Payment]:
         async with self._database.read() as connection:
             return await payments.list_page(connection, order_id, owner, page)
 

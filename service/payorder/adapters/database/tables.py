@@ -62,10 +62,6 @@ orders = Table(
     Column("audit_seq", BigInteger, nullable=False),
     Column("audit_hash", LargeBinary, nullable=False),
     Column("audit_previous", LargeBinary, nullable=False),
-    # The key that created the order, with what was answered; the caller is the owner.
-    Column("create_key", Text),
-    Column("create_fingerprint", Text),
-    Column("create_reply", LargeBinary),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     CheckConstraint("status IN ('placed', 'approved', 'shipped', 'delivered', 'cancelled')", name="status"),
@@ -79,9 +75,7 @@ orders = Table(
     CheckConstraint("status <> 'placed' OR paid_payment_id IS NULL", name="unpaid_when_placed"),
     # An order cannot be cancelled, or approved twice, under a payment that is being made.
     CheckConstraint("active_payment_id IS NULL OR status = 'placed'", name="active_when_placed"),
-    CheckConstraint("(create_key IS NULL) = (create_reply IS NULL)", name="create_reply_with_key"),
     Index("ix_orders_owner", "owner_sub", "id"),
-    Index("ux_orders_create_key", "owner_sub", "create_key", unique=True, **_where("create_key IS NOT NULL")),
     # What claims and settles changes no column of an index: no index is written as long as the new version of the row
     # finds room on its page. It grows by three ids.
     postgresql_with={"fillfactor": 65},
@@ -156,7 +150,7 @@ payments = Table(
     Index("ix_payments_due", "processor", "next_poll_at", **_where(PAYMENT_IS_OPEN)),
 )
 
-# What was answered to calls that change an order which is there; one can be cancelled again, under another key.
+# What was answered to calls that create or change an order; one can be cancelled again, under another key.
 keyed_replies = Table(
     "keyed_replies",
     metadata,

@@ -134,9 +134,6 @@ def _create_orders() -> None:  # long: one table
         sa.Column("audit_seq", sa.BigInteger(), nullable=False),
         sa.Column("audit_hash", sa.LargeBinary(), nullable=False),
         sa.Column("audit_previous", sa.LargeBinary(), nullable=False),
-        sa.Column("create_key", sa.Text(), nullable=True),
-        sa.Column("create_fingerprint", sa.Text(), nullable=True),
-        sa.Column("create_reply", sa.LargeBinary(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("updated_at", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("active_payment_id IS NULL OR status = 'placed'", name=op.f("ck_orders_active_when_placed")),
@@ -148,9 +145,6 @@ def _create_orders() -> None:  # long: one table
             "status NOT IN ('approved', 'shipped', 'delivered') OR paid_payment_id IS NOT NULL",
             name=op.f("ck_orders_paid_when_approved"),
         ),
-        sa.CheckConstraint(
-            "(create_key IS NULL) = (create_reply IS NULL)", name=op.f("ck_orders_create_reply_with_key")
-        ),
         sa.CheckConstraint("currency_digits BETWEEN 0 AND 4", name=op.f("ck_orders_currency_digits")),
         sa.CheckConstraint("length(currency) = 3", name=op.f("ck_orders_currency")),
         sa.CheckConstraint("total_minor > 0", name=op.f("ck_orders_total_positive")),
@@ -158,14 +152,6 @@ def _create_orders() -> None:  # long: one table
         postgresql_with={"fillfactor": 65},
     )
     op.create_index("ix_orders_owner", "orders", ["owner_sub", "id"], unique=False)
-    op.create_index(
-        "ux_orders_create_key",
-        "orders",
-        ["owner_sub", "create_key"],
-        unique=True,
-        postgresql_where=sa.text("create_key IS NOT NULL"),
-        sqlite_where=sa.text("create_key IS NOT NULL"),
-    )
 
 
 def _create_keyed_replies() -> None:
