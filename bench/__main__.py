@@ -12,7 +12,7 @@ from pathlib import Path
 from bench import machine, plots
 from bench.measure import Mismatch
 from bench.report import Section, markdown
-from bench.sections import history, in_flight, pay, profile, start, workers
+from bench.sections import foreign, history, in_flight, pay, profile, start, workers
 from bench.sections.history_tables import NoRoom
 from bench.sizes import FULL, QUICK, Sizes
 from bench.stage import Stage, staged
@@ -26,6 +26,7 @@ SECTIONS: dict[str, Callable[[Stage, Sizes], Awaitable[Sequence[Section]]]] = {
     "workers": workers.measure,
     "history": history.measure,
     "start": start.measure,
+    "foreign": foreign.measure,
 }
 _LOG_BYTES_SHOWN = 2000
 
@@ -80,13 +81,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="of each run")
     parser.add_argument("--repeats", type=int, help="runs of each kind")
     parser.add_argument("--orders", type=int, help="in the larger history")
+    parser.add_argument("--samples", type=int, help="times of each kind that are compared")
     parser.add_argument("--output", type=Path, help="folder; docs/performance for a full run, else .bench")
     return parser.parse_args()
 
 
 def main() -> None:
     given = _arguments()
-    wanted = {"seconds": given.seconds, "repeats": given.repeats, "history_many": given.orders}
+    wanted = {
+        "seconds": given.seconds,
+        "repeats": given.repeats,
+        "history_many": given.orders,
+        "samples": given.samples,
+    }
     wanted = {name: value for name, value in wanted.items() if value is not None}
     sizes = replace(QUICK if given.quick else FULL, **wanted)
     is_full = sizes == FULL and list(given.only) == list(SECTIONS)

@@ -8,6 +8,7 @@ class Sizes:
     """`seconds` of each measured run, of which there are `repeats` of each kind, in turn.
 
     `callers` wait for one answer each in the saturated runs, `in_flight` with a slow processor.
+    `samples` are the times of one kind that are compared with those of another.
     `history_few` and `history_many` are orders in the tables before the history section measures.
     """
 
@@ -18,10 +19,20 @@ class Sizes:
     history_few: int
     history_many: int
     starts: int
+    samples: int
 
 
 FULL = Sizes(
-    seconds=10, repeats=5, callers=32, in_flight=2200, history_few=10_000, history_many=10_000_000, starts=5
+    seconds=10,
+    repeats=5,
+    callers=32,
+    in_flight=2200,
+    history_few=10_000,
+    history_many=10_000_000,
+    starts=5,
+    samples=10_000,
 )  # fmt: skip - a table
 # Shows that everything works. Its figures are no measurements.
-QUICK = Sizes(seconds=2, repeats=1, callers=32, in_flight=2200, history_few=10_000, history_many=100_000, starts=1)
+QUICK = Sizes(
+    seconds=2, repeats=1, callers=32, in_flight=2200, history_few=10_000, history_many=100_000, starts=1, samples=1_000
+)
