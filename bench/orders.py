@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from bench.load.calls import AMOUNT_MINOR, CURRENCY
 from bench.stage import OWNER
+from payorder.adapters.database.audit_chain import BEGINNING
 from payorder.adapters.database.tables import orders, payments
 from payorder.adapters.system import new_id
 
@@ -55,6 +56,9 @@ def _row(order_id: str) -> dict[str, object]:
         "currency_digits": 2,
         "total_minor": AMOUNT_MINOR,
         "metadata": "{}",
+        "audit_seq": 0,
+        "audit_hash": BEGINNING,
+        "audit_previous": BEGINNING,
         "created_at": at,
         "updated_at": at,
     }

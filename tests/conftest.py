@@ -16,6 +16,7 @@ from sqlalchemy import make_url
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.store import DatabaseStore
 from payorder.local.postgres import EmbeddedPostgres
+from support.records import NO_LIMITS
 from support.service import migrate
 from support.stack import Stack, running_postgres, running_stack
 
@@ -127,4 +128,4 @@ async def database(
 
 @pytest.fixture
 def store(database: Database) -> DatabaseStore:
-    return DatabaseStore(database, reconcile_after_seconds=25, on_change=lambda *_: None)
+    return DatabaseStore(database, reconcile_after_seconds=25, limits=NO_LIMITS, on_change=lambda *_: None)

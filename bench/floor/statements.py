@@ -20,10 +20,10 @@ WITH taken AS (
     FROM taken
 )
 INSERT INTO payments (
-    id, order_id, caller, status, amount_minor, currency, currency_digits, processor,
-    source_kind, source_last4, source_masked, created_at, next_poll_at
+    id, order_id, owner_sub, caller, status, amount_minor, currency, currency_digits, processor,
+    source_kind, source_last4, source_masked, created_at, claimed_at, next_poll_at
 )
-SELECT $1, $2, $3, 'processing', $4, $5, 2, 'sandbox', 'card', $7, $6, $8, $8::bigint + $9
+SELECT $1, $2, $3, $3, 'processing', $4, $5, 2, 'sandbox', 'card', $7, $6, $8, $8, $8::bigint + $9
 FROM taken
 """
 

@@ -41,11 +41,11 @@ FROM generate_series($1::bigint, $2::bigint) AS n
 _PAYMENTS = f"""
 INSERT INTO payments (
     id, order_id, status, currency, currency_digits, amount_minor, processor, processor_reference, captured_minor,
-    caller, reply_code, reply, source_kind, source_last4, source_masked, created_at, settled_at
+    owner_sub, caller, reply_code, reply, source_kind, source_last4, source_masked, created_at, claimed_at, settled_at
 )
 SELECT {_PAYMENT_ID}, {_ORDER_ID}, 'succeeded', '{CURRENCY}', 2, {AMOUNT_MINOR}, 'sandbox', 'sandbox_' || {_PAYMENT_ID},
-    {AMOUNT_MINOR}, '{OWNER}', 0, convert_to(repeat('r', 150), 'UTF8'), 'card', '4242', '{_MASKED}',
-    {_AT_MS} + n, {_AT_MS} + n
+    {AMOUNT_MINOR}, '{OWNER}', '{OWNER}', 0, convert_to(repeat('r', 150), 'UTF8'), 'card', '4242', '{_MASKED}',
+    {_AT_MS} + n, {_AT_MS} + n, {_AT_MS} + n
 FROM generate_series($1::bigint, $2::bigint) AS n WHERE {_IS_PAID}
 """
 _RECEIPTS = f"""

@@ -7,11 +7,13 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from bench.load.calls import AMOUNT_MINOR, CURRENCY
 from bench.stage import OWNER
+from payorder.adapters.database.audit_chain import BEGINNING
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.database.tables import orders, payments
 from payorder.adapters.processors import sandbox
 from payorder.adapters.system import SystemClock, new_id
+from payorder.domain.limits import AttemptLimits
 from payorder.edge.replies import to_payment_reply
 from payorder.workflows.reconcile import Reconcile, ReconcileLimits
 
@@ -26,6 +28,7 @@ async def round_seconds(database_url: str, count: int) -> list[float]:
     store = DatabaseStore(
         Database(database_url, pool_size=10, pool_timeout_seconds=5),
         reconcile_after_seconds=25,
+        limits=AttemptLimits(declines_per_order=0, declines_per_owner=0, attempts_per_source=0, window_seconds=3600),
         on_change=lambda _what, _subject_id: None,
     )
     reconcile = _reconcile(store)
@@ -78,6 +81,9 @@ def _order(order_id: str, payment_id: str) -> dict[str, object]:
         "currency_digits": 2,
         "total_minor": AMOUNT_MINOR,
         "metadata": "{}",
+        "audit_seq": 0,
+        "audit_hash": BEGINNING,
+        "audit_previous": BEGINNING,
         "latest_payment_id": payment_id,
         "active_payment_id": payment_id,
         "created_at": 0,
@@ -89,6 +95,7 @@ def _payment(order_id: str, payment_id: str) -> dict[str, object]:
     return {
         "id": payment_id,
         "order_id": order_id,
+        "owner_sub": OWNER,
         "status": "processing",
         "currency": CURRENCY,
         "currency_digits": 2,
@@ -100,4 +107,5 @@ def _payment(order_id: str, payment_id: str) -> dict[str, object]:
         "source_last4": "4242",
         "source_masked": '{"object":"card","name":"J. Doe","number":"************4242"}',
         "created_at": 0,
+        "claimed_at": 0,
     }

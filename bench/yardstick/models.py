@@ -32,6 +32,7 @@ class Payment(Base):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     order_id: Mapped[str] = mapped_column(ForeignKey("orders.id"))
+    owner_sub: Mapped[str]
     caller: Mapped[str]
     status: Mapped[str]
     currency: Mapped[str]
@@ -47,6 +48,7 @@ class Payment(Base):
     reply: Mapped[bytes | None]
     next_poll_at: Mapped[int | None]
     created_at: Mapped[int]
+    claimed_at: Mapped[int]
     settled_at: Mapped[int | None]
 
 

@@ -85,6 +85,7 @@ def _new_payment(order: Order, owner: str, request: PaymentIn) -> Payment:
     return Payment(
         id=new_id(),
         order_id=order.id,
+        owner_sub=owner,
         caller=owner,
         status="processing",
         currency=request.currency,
@@ -96,6 +97,7 @@ def _new_payment(order: Order, owner: str, request: PaymentIn) -> Payment:
         source_masked=_masked(request.source).model_dump_json(exclude_none=True),
         next_poll_at=at + _POLL_AFTER_MS,
         created_at=at,
+        claimed_at=at,
     )
 
 

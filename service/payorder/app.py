@@ -20,6 +20,8 @@ from payorder.adapters.tokens.keys import NoKeySet
 from payorder.adapters.tokens.verifier import JwtVerifier, KeySet, TokenRules
 from payorder.config import Environment, Settings, SettingsFault
 from payorder.domain.errors import Busy
+from payorder.domain.fingerprint import SourceFingerprints
+from payorder.domain.limits import AttemptLimits
 from payorder.edge.admin import AdminServicer
 from payorder.edge.idempotency import IdempotencyKeys
 from payorder.edge.orders import OrderServicer
@@ -73,6 +75,7 @@ async def running(settings: Settings, *, worker: int | None = None) -> AsyncIter
     store = DatabaseStore(
         database,
         reconcile_after_seconds=settings.reconcile_after_seconds,
+        limits=_attempt_limits(settings),
         on_change=log.change,
     )
     processor = load_processor(settings)
@@ -132,6 +135,15 @@ async def refuse_mighty_role(settings: Settings, database: Database) -> None:
     except Busy as away:
         await database.close()
         raise SettingsFault("PAYORDER_DATABASE_URL: the database does not answer, so its role is not known") from away
+
+
+def _attempt_limits(settings: Settings) -> AttemptLimits:
+    return AttemptLimits(
+        declines_per_order=settings.declines_per_order_max,
+        declines_per_owner=settings.declines_per_owner_max,
+        attempts_per_source=settings.attempts_per_source_max,
+        window_seconds=settings.limits_window_seconds,
+    )
 
 
 def load_processor(settings: Settings) -> Processor:
@@ -212,6 +224,7 @@ def _pay_order(
         ),
         clock=clock,
         new_id=new_id,
+        fingerprints=SourceFingerprints(settings.fingerprint_secrets[0]),
         render=to_payment_reply,
         background=background,
     )

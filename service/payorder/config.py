@@ -76,6 +76,11 @@ class Settings(BaseSettings):
     audit_signing_key: Annotated[str | None, Field(description="path of an Ed25519 private key in PEM")] = None
     audit_seal_every_seconds: Annotated[float, Field(gt=0)] = 60.0
 
+    declines_per_order_max: Annotated[int, Field(ge=0)] = 5
+    declines_per_owner_max: Annotated[int, Field(ge=0)] = 10
+    attempts_per_source_max: Annotated[int, Field(ge=0, le=1000)] = 10
+    limits_window_seconds: Annotated[float, Field(gt=0)] = 3600.0
+
     charges_max: Annotated[int, Field(ge=1)] = 4096
     backlog_max: Annotated[int, Field(ge=1)] = 256
     request_bytes_max: Annotated[int, Field(ge=1024)] = 64 * 1024

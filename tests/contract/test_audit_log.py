@@ -24,7 +24,7 @@ from payorder.adapters.system import new_id
 from payorder.domain.seal import Seal
 from payorder.ports.audit import CallRecord
 from payorder.ports.store import Cancelled, CancelRequest, Interval
-from support.records import LATER, a_payment, an_order, by, failed, reply_of, succeeded
+from support.records import LATER, NO_LIMITS, a_payment, an_order, by, failed, reply_of, succeeded
 from support.service import settings_of
 from support.signing_keys import new_signing_key
 
@@ -114,7 +114,7 @@ async def written(database: Database, key_path: Path) -> Log:
 
 
 def store_on(database: Database) -> DatabaseStore:
-    return DatabaseStore(database, reconcile_after_seconds=25, on_change=lambda *_: None)
+    return DatabaseStore(database, reconcile_after_seconds=25, limits=NO_LIMITS, on_change=lambda *_: None)
 
 
 async def sealed(store: DatabaseStore, signer: Ed25519Signer) -> Seal | None:

@@ -48,6 +48,7 @@ ORDER: dict[str, Any] = {
 PAYMENT: dict[str, Any] = {
     "id": "live",
     "order_id": "paying",
+    "owner_sub": "alice",
     "status": "processing",
     "currency": "GBP",
     "currency_digits": 2,
@@ -65,7 +66,10 @@ PAYMENT: dict[str, Any] = {
     "source_kind": "card",
     "source_last4": "4242",
     "source_masked": "{}",
+    "source_fingerprint": b"sixteen bytes ..",
+    "source_attempt": None,
     "created_at": 0,
+    "claimed_at": 0,
     "settled_at": None,
 }
 REFUND: dict[str, Any] = {
@@ -91,7 +95,7 @@ ORDERS = [
 PAYMENTS = [
     PAYMENT | {"idempotency_key": "key", "fingerprint": "f"},
     PAYMENT | SUCCEEDED | {"id": "won", "order_id": "paid", "refund_reserved_minor": 999, "refunded_minor": 1000},
-    PAYMENT | FINAL | {"id": "lost", "order_id": "paid", "status": "failed"},
+    PAYMENT | FINAL | {"id": "lost", "order_id": "paid", "status": "failed", "source_attempt": 1},
 ]
 REFUNDS = [
     REFUND,
@@ -182,10 +186,10 @@ A_FAILURE = "'failed', NULL, 0, 1, NULL, 'reply'"
 def new_payment(order: str, state: str) -> str:
     """`state` is one of the rows of values above."""
     return (
-        "INSERT INTO payments (id, order_id, currency, currency_digits, amount_minor, processor, caller, source_kind,"
-        " source_last4, source_masked, created_at, status, processor_reference, captured_minor, settled_at,"
-        " next_poll_at, reply)"
-        f" VALUES ('new', '{order}', 'GBP', 2, 4999, 'sandbox', 'alice', 'card', '4242', '', 0, {state})"
+        "INSERT INTO payments (id, order_id, currency, currency_digits, amount_minor, processor, caller, owner_sub,"
+        " source_kind, source_last4, source_masked, created_at, claimed_at,"
+        " status, processor_reference, captured_minor, settled_at, next_poll_at, reply)"
+        f" VALUES ('new', '{order}', 'GBP', 2, 4999, 'sandbox', 'alice', 'alice', 'card', '4242', '', 0, 0, {state})"
     )
 
 
@@ -288,6 +292,19 @@ ILLEGAL: dict[str, tuple[str, str]] = {
     "a source of a third kind": ("ck_payments_source_kind", on_payment("live", "source_kind = 'cash'")),
     "a whole card number": ("ck_payments_source_last4", on_payment("live", "source_last4 = '1234567890123456'")),
     "five digits of a number": ("ck_payments_source_last4", on_payment("live", "source_last4 = '24242'")),
+    "an attempt with no source": (
+        "ck_payments_attempt_of_source",
+        on_payment("live", "source_fingerprint = NULL, source_attempt = 1"),
+    ),
+    "an attempt before the first": ("ck_payments_source_attempt_positive", on_payment("live", "source_attempt = 0")),
+    "a fingerprint as long as a number": (
+        "ck_payments_source_fingerprint",
+        on_payment("live", "source_fingerprint = CAST('a fingerprint of 19' AS BYTEA)"),
+    ),
+    "two attempts that have seen the same": (
+        "ux_payments_source_attempt",
+        on_payment("live", "source_attempt = 1"),
+    ),
     "no digits of a number": ("ck_payments_source_last4", on_payment("live", "source_last4 = ''")),
     "a success without a charge": (
         "ck_payments_charged_when_succeeded",

@@ -22,14 +22,14 @@ from payorder.domain.order import Order
 from payorder.domain.states import OrderStatus
 from payorder.local.postgres import EmbeddedPostgres
 from payorder.ports.store import CommitUnknown, PageRequest
-from support.records import LATER, NOON, a_payment, an_order, by, reply_of, succeeded
+from support.records import LATER, NO_LIMITS, NOON, a_payment, an_order, by, reply_of, succeeded
 from support.stack import running_postgres
 
 ALL = PageRequest(size=100, after=None)
 
 
 def store_on(database: Database) -> DatabaseStore:
-    return DatabaseStore(database, reconcile_after_seconds=25, on_change=lambda *_: None)
+    return DatabaseStore(database, reconcile_after_seconds=25, limits=NO_LIMITS, on_change=lambda *_: None)
 
 
 async def added(store: DatabaseStore) -> Order:

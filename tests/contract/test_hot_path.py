@@ -22,13 +22,26 @@ from payorder.domain.origin import SERVICE, Origin
 from payorder.domain.outcome import Failed
 from payorder.domain.payment import Payment
 from payorder.local.postgres import EmbeddedPostgres
-from support.records import BANK_ACCOUNT, LATER, TOTAL, a_key, a_payment, an_order, by, failed, reply_of, succeeded
+from support.records import (
+    BANK_ACCOUNT,
+    LATER,
+    NO_LIMITS,
+    TERMS,
+    TOTAL,
+    a_key,
+    a_payment,
+    an_order,
+    by,
+    failed,
+    reply_of,
+    succeeded,
+)
 
 Settle = Callable[[Payment], Awaitable[object]]
 # What the database's own clock has written, or made of it.
 BY_THE_CLOCK = {
-    "payments": {"next_poll_at"},
-    "orders": {"audit_hash", "audit_previous"},
+    "payments": {"next_poll_at", "claimed_at", "source_fingerprint"},
+    "orders": {"declined_at", "audit_hash", "audit_previous"},
     "audit_log": {"id", "at", "prev_hash", "hash"},
 }
 ORDER_BY = {"audit_log": (audit_log.c.chain, audit_log.c.seq)}
@@ -50,7 +63,7 @@ def hot_path(database: Database) -> HotPath:
 
 async def placed(database: Database, **changes: Any) -> Order:
     order = an_order(**changes)
-    store = DatabaseStore(database, reconcile_after_seconds=25, on_change=lambda *_: None)
+    store = DatabaseStore(database, reconcile_after_seconds=25, limits=NO_LIMITS, on_change=lambda *_: None)
     await store.add_order(order, by(order.owner), reply_of(order), None)
     return order
 
@@ -121,8 +134,8 @@ async def test_both_ways_write_the_same_rows(
     attempts = {way: a_payment(order, **changes) for way, order in orders.items()}
     hot, slow = attempts["hot"], attempts["general"]
 
-    assert await hot_path.claim(hot, by("alice"), key, 25_000)
-    assert await database.write(lambda c: general.claim(c, slow, by("bob"), key, 25_000)) is None
+    assert await hot_path.claim(hot, by("alice"), key, TERMS)
+    assert await database.write(lambda c: general.claim(c, slow, by("bob"), key, TERMS)) is None
     found = await everything(database)
     assert_same(found, orders, attempts)
 
@@ -141,7 +154,7 @@ def assert_same(found: Any, orders: dict[str, Order], attempts: dict[str, Paymen
 async def test_a_claim_that_cannot_be_made_so_changes_nothing(database: Database, hot_path: HotPath) -> None:
     order = await placed(database)
     taken, free = await placed(database), await placed(database)
-    assert await hot_path.claim(a_payment(taken), by("alice"), a_key(), 25_000)
+    assert await hot_path.claim(a_payment(taken), by("alice"), a_key(), TERMS)
     before = await everything(database)
     for payment, owner, key in (
         (a_payment(order), "bob", None),
@@ -152,30 +165,62 @@ async def test_a_claim_that_cannot_be_made_so_changes_nothing(database: Database
         (a_payment(free), "alice", a_key()),
         (replace(a_payment(free), source=replace(BANK_ACCOUNT, number="12")), "alice", None),
     ):
-        assert not await hot_path.claim(payment, by(owner), key, 25_000)
+        assert not await hot_path.claim(payment, by(owner), key, TERMS)
         assert before == await everything(database)
 
 
 async def test_a_service_claims_the_order_of_anybody_in_its_own_name(database: Database, hot_path: HotPath) -> None:
     order = await placed(database)
-    assert await hot_path.claim(a_payment(order), Origin("shop", acts_for_any_owner=True), a_key(), 25_000)
+    assert await hot_path.claim(a_payment(order), Origin("shop", acts_for_any_owner=True), a_key(), TERMS)
     assert ["shop"] == [row["caller"] for row in (await everything(database))["payments"]]
-    assert not await hot_path.claim(a_payment(await placed(database)), Origin("shop"), None, 25_000)
+    assert not await hot_path.claim(a_payment(await placed(database)), Origin("shop"), None, TERMS)
+
+
+async def test_both_ways_number_the_attempts_with_one_source(database: Database, hot_path: HotPath) -> None:
+    same = {"source_fingerprint": b"sixteen bytes .."}
+    for way in (hot_path.claim, hot_path.claim, None, hot_path.claim):
+        payment = a_payment(await placed(database), **same)
+        if way is not None:
+            assert await way(payment, by("alice"), None, TERMS)
+        else:
+            await claim_generally(database, payment)
+    numbers = [row["source_attempt"] for row in (await everything(database))["payments"]]
+    assert [1, 2, 3, 4] == numbers
+
+
+async def claim_generally(database: Database, payment: Payment) -> None:
+    assert await database.write(lambda c: general.claim(c, payment, by("alice"), None, TERMS)) is None
+
+
+@pytest.mark.parametrize("counted", ["declines_per_order", "declines_per_owner", "attempts_per_source"])
+async def test_what_is_beyond_a_limit_is_not_claimed_so(database: Database, hot_path: HotPath, counted: str) -> None:
+    order, same = await placed(database), {"source_fingerprint": b"sixteen bytes .."}
+    terms = replace(TERMS, limits=replace(NO_LIMITS, **{counted: 1}))
+    payment = a_payment(order, **same)
+    assert await hot_path.claim(payment, by("alice"), None, terms)
+    assert await hot_path.settle(failed(payment), reply_of(failed(payment)), LATER, SERVICE)
+    before = await everything(database)
+    assert not await hot_path.claim(a_payment(order, **same), by("alice"), None, terms)
+    assert before == await everything(database)
+    none = replace(TERMS, limits=NO_LIMITS)
+    assert await hot_path.claim(a_payment(order, **same), by("alice"), None, none)
+    # Where nothing is counted, no attempt is numbered, and no index is written.
+    assert (await everything(database))["payments"][-1]["source_attempt"] is None
 
 
 async def test_an_order_that_is_paid_or_cancelled_is_not_claimed(database: Database, hot_path: HotPath) -> None:
     order = await placed(database)
     payment = a_payment(order)
-    assert await hot_path.claim(payment, by("alice"), None, 25_000)
+    assert await hot_path.claim(payment, by("alice"), None, TERMS)
     assert await hot_path.settle(succeeded(payment), reply_of(payment), LATER, SERVICE)
     before = await everything(database)
-    assert not await hot_path.claim(a_payment(order), by("alice"), None, 25_000)
+    assert not await hot_path.claim(a_payment(order), by("alice"), None, TERMS)
     assert before == await everything(database)
 
 
 async def test_only_the_first_end_of_a_payment_is_written(database: Database, hot_path: HotPath) -> None:
     payment = a_payment(await placed(database))
-    assert await hot_path.claim(payment, by("alice"), None, 25_000)
+    assert await hot_path.claim(payment, by("alice"), None, TERMS)
     assert await hot_path.settle(failed(payment), reply_of(failed(payment)), LATER, SERVICE)
     before = await everything(database)
     for end in (succeeded(payment), failed(payment)):
@@ -186,7 +231,7 @@ async def test_only_the_first_end_of_a_payment_is_written(database: Database, ho
 async def test_of_many_claims_at_once_one_is_made(database: Database, hot_path: HotPath) -> None:
     order = await placed(database)
     for key in (None, a_key()):
-        claims = [hot_path.claim(a_payment(order), by("alice"), key, 25_000) for _ in range(50)]
+        claims = [hot_path.claim(a_payment(order), by("alice"), key, TERMS) for _ in range(50)]
         assert [True] * (key is None) == [made for made in await asyncio.gather(*claims) if made]
     assert 1 == len((await everything(database))["payments"])
 
@@ -194,7 +239,7 @@ async def test_of_many_claims_at_once_one_is_made(database: Database, hot_path: 
 async def test_a_release_without_a_settlement_is_undone(database: Database, hot_path: HotPath) -> None:
     """It cannot come to that; if it did, an order would be free while its payment is open."""
     payment = a_payment(await placed(database))
-    assert await hot_path.claim(payment, by("alice"), None, 25_000)
+    assert await hot_path.claim(payment, by("alice"), None, TERMS)
 
     async def end_it(connection: Any) -> None:
         end = {"status": "failed", "next_poll_at": None, "settled_at": 1, "reply": b""}

@@ -11,7 +11,7 @@ import json
 import pkgutil
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -33,13 +33,13 @@ from payorder.adapters.database.migrate import upgrade
 from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.database.tables import audit_log, findings, metadata, orders, payments
 from payorder.local.postgres import EmbeddedPostgres
-from support.records import LATER, a_key, a_payment, an_order, by, reply_of, succeeded
+from support.records import LATER, NO_LIMITS, a_key, a_payment, an_order, by, reply_of, succeeded
 
 Statement = Executable | str
 
 # A statement enters a table by columns of which one row at most has these values, or stands here: what it enters by
 # instead, and why it may. Whatever an order, a customer or a processor has many of is read a page at a time.
-MANY = {
+MANY: Mapping[str, str | tuple[str, ...]] = {
     # A page of administrators looks at so many at most.
     "admin._NEWEST": "orders id> id<",
     "admin._FITTING": "orders id> id<",
@@ -66,6 +66,10 @@ MANY = {
     "seals._HASHES": "audit_log id> id<",  # and at most what an hour has written
     "audit._NEXT_AT": "audit_log id>",
     "seals._NEWEST": "audit_seals",
+    # At most as many as the limits say. SQLite counts the condition of the index as a comparison.
+    "attempts._DECLINED": "payments owner_sub= claimed_at>",
+    "attempts._TRIED": ("payments source_fingerprint=", "payments source_fingerprint= source_attempt>"),
+    "hot_path._CLAIM": ("payments owner_sub= claimed_at>", "payments source_fingerprint="),
     "findings._KNOWN": "findings processor_reference=",  # one of each kind
     "orders._FIRST_PAGE": "orders owner_sub=",
     "orders._NEXT_PAGE": "orders owner_sub= id<",
@@ -101,11 +105,14 @@ PAYMENT = MONEY | {
     "order_id": "'order' || n",
     "amount_minor": "4999",
     "processor": "'sandbox'",
+    "owner_sub": "'owner' || n % 20",
     "caller": "'owner' || n % 20",
     "source_kind": "'card'",
     "source_last4": "'4242'",
     "source_masked": "'{}'",
     "created_at": "n",
+    "claimed_at": "n",
+    "source_fingerprint": "decode(md5(CAST(n AS text)), 'hex')",
 }
 FILL = [
     rows_of(
@@ -132,10 +139,20 @@ FILL = [
         idempotency_key="'key' || n",
         fingerprint="'f'",
         reply=f"CASE WHEN NOT {OPEN} THEN 'reply'::bytea END",
+        source_attempt="1",
         next_poll_at=f"CASE WHEN {OPEN} THEN n END",
         settled_at=f"CASE WHEN NOT {OPEN} THEN n END",
     ),
-    rows_of("payments", **PAYMENT, id="'failed' || n", status="'failed'", reply="'reply'::bytea", settled_at="n"),
+    rows_of(
+        "payments",
+        **PAYMENT,
+        id="'failed' || n",
+        source_attempt="2",
+        decline_code="'card_declined'",
+        status="'failed'",
+        reply="'reply'::bytea",
+        settled_at="n",
+    ),
     rows_of(
         "refunds",
         id="'refund' || n",
@@ -261,6 +278,10 @@ class Scan:
     def __str__(self) -> str:
         return " ".join((self.table, *self.entered_by))
 
+    def is_expected(self, name: str) -> bool:
+        expected = MANY.get(name, ())
+        return str(self) in ((expected,) if isinstance(expected, str) else expected)
+
     @property
     def finds_one_row(self) -> bool:
         equal = {each.removesuffix("=") for each in self.entered_by if each.endswith("=")}
@@ -276,9 +297,7 @@ class Plan:
 
     def faults(self, name: str) -> list[str]:
         """A sort is one, whatever it sorts: it reads everything before it gives out the first row."""
-        scans = [
-            f"{scan} by {scan.index}" for scan in self.scans if not (scan.finds_one_row or str(scan) == MANY.get(name))
-        ]
+        scans = [f"{scan} by {scan.index}" for scan in self.scans if not (scan.finds_one_row or scan.is_expected(name))]
         return scans + ["sorts"] * (self.sorts and name not in SORTED)
 
 
@@ -510,7 +529,7 @@ async def url(tmp_path: Path, postgres: EmbeddedPostgres) -> str:
 async def test_paying_an_order_writes_none_of_its_indexes(url: str) -> None:
     """PostgreSQL calls it a HOT update: no index has a column that changes, and the page has room."""
     database = Database(url, pool_size=1, pool_timeout_seconds=5)
-    store = DatabaseStore(database, reconcile_after_seconds=25, on_change=lambda *_: None)
+    store = DatabaseStore(database, reconcile_after_seconds=25, limits=NO_LIMITS, on_change=lambda *_: None)
     order = an_order()
     payment = a_payment(order)
     await store.add_order(order, by(order.owner), reply_of(order), a_key())

@@ -47,6 +47,7 @@ from support.records import (
     CARD,
     GBP,
     LATER,
+    NO_LIMITS,
     NOON,
     TOTAL,
     a_key,
@@ -64,7 +65,9 @@ DUE = Lease("sandbox", at_most=50, seconds=60)
 
 
 def store_on(database: Database, *, reconcile_after_seconds: float = 25) -> DatabaseStore:
-    return DatabaseStore(database, reconcile_after_seconds=reconcile_after_seconds, on_change=lambda *_: None)
+    return DatabaseStore(
+        database, reconcile_after_seconds=reconcile_after_seconds, limits=NO_LIMITS, on_change=lambda *_: None
+    )
 
 
 async def added(store: Store, **changes: Any) -> Order:

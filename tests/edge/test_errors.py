@@ -191,7 +191,17 @@ ROWS = (
     declined("expired_card", number="4000000000000069"),
     declined("incorrect_cvc", number="4000000000000127"),
     declined("processing_error", number="4000000000000119"),
-    declined("card_velocity_exceeded", number="4000000000006975"),
+    # These are told as one: which of them it is would tell what the card is good for.
+    *(
+        declined("card_declined", number=number)
+        for number in (
+            "4000000000006975",
+            "4000000000009987",
+            "4000000000009979",
+            "4100000000000019",
+            "4000002500003155",
+        )
+    ),
     Row(
         "a bank account that is declined",
         "PayOrder",

@@ -266,7 +266,7 @@ def _transaction_over_the_call() -> None:
     async def _pay(self: Any, payment: Payment, command: Any, _is_claimed: asyncio.Event) -> PayOrderAnswer:
         began = self._clock.uptime_seconds()
         async with self._store._database._writes.connect() as connection, connection.begin():
-            replay = await payments.claim(connection, payment, command.origin, command.key, 60_000)
+            replay = await payments.claim(connection, payment, command.origin, command.key, self._store._claim_terms)
             if replay is not None:
                 return PayOrderAnswer(replay.resource_id, replay.reply, is_replay=True)
             settled = payment.after(await self._charge(payment, command.source, began))
@@ -308,7 +308,7 @@ def _no_unique_index() -> None:
             latest_payment_id=bindparam("payment_id"),
             updated_at=bindparam("at"),
         )
-        .returning(*audit.HEAD)
+        .returning(*payments._TAKEN)
     )
     _settle_unconditionally()
 

@@ -24,6 +24,7 @@ from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.processors.sandbox import Sandbox
 from payorder.adapters.system import SystemClock, new_id
 from payorder.domain.errors import IdempotencyKeyReused, OrderAlreadyPaid, OrderCancelled, PaymentInProgress, Refusal
+from payorder.domain.fingerprint import SourceFingerprints
 from payorder.domain.idempotency import IdempotencyKey, Replay
 from payorder.domain.money import Currency, Money
 from payorder.domain.outcome import Approved, Outcome, Unknown
@@ -37,7 +38,7 @@ from payorder.workflows.cancel_order import CancelOrder
 from payorder.workflows.create_order import CreateOrder, CreateOrderCommand
 from payorder.workflows.pay_order import ChargeLimits, PayOrder, PayOrderAnswer, PayOrderCommand
 from payorder.workflows.reconcile import Reconcile, ReconcileLimits
-from support.records import by
+from support.records import NO_LIMITS, by
 
 TOTAL = Money(4999, Currency("GBP", 2))
 OWNER = "alice"
@@ -105,7 +106,9 @@ class PayingMachine(RuleBasedStateMachine):
         url = f"sqlite:///{Path(self.folder.name) / 'payorder.db'}"
         self.database = Database(url, pool_size=2, pool_timeout_seconds=5)
         await upgrade(self.database)
-        self.store = DatabaseStore(self.database, reconcile_after_seconds=0, on_change=lambda *_: None)
+        self.store = DatabaseStore(
+            self.database, reconcile_after_seconds=0, limits=NO_LIMITS, on_change=lambda *_: None
+        )
         clock, background = SystemClock(), Background(self.faults.append)
         self.reconcile = Reconcile(
             store=self.store,
@@ -134,6 +137,7 @@ class PayingMachine(RuleBasedStateMachine):
             limits=ChargeLimits(timeout_seconds=5, send_within_seconds=2, at_once=10, backlog=10),
             clock=clock,
             new_id=new_id,
+            fingerprints=SourceFingerprints(Secret("key")),
             render=to_payment_reply,
             background=background,
         )

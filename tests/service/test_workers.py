@@ -26,7 +26,7 @@ from support.doors import GrpcDoor
 from support.leaks import LEDGER
 from support.requests import payment
 from support.service import Service, migrate, until
-from support.stack import without_test_settings
+from support.stack import WITHOUT_LIMITS, without_test_settings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux spreads the connections of one port")
 
@@ -88,7 +88,7 @@ async def serve(data: Path, *, workers: int = 2, database_url: str = "", **setti
     await migrate(url)
     wanted = Up(0, 0, data, url, with_postgres=False)
     environment = without_test_settings(service_environment(wanted, url, Issuer(data / "issuer")))
-    settings = {"listen": "127.0.0.1:0", **settings}
+    settings = {"listen": "127.0.0.1:0", **WITHOUT_LIMITS, **settings}
     environment |= {f"PAYORDER_{name.upper()}": value for name, value in settings.items()}
     running = Running(await start(data, environment, workers), data, environment)
     try:

@@ -3,9 +3,12 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
+from payorder.adapters.database.attempts import ClaimTerms
 from payorder.adapters.system import new_id
 from payorder.domain.idempotency import IdempotencyKey, Reply
+from payorder.domain.limits import AttemptLimits
 from payorder.domain.money import Currency, Money
 from payorder.domain.order import Order
 from payorder.domain.origin import Origin
@@ -18,6 +21,10 @@ GBP = Currency("GBP", 2)
 TOTAL = Money(4999, GBP)
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LATER = datetime(2026, 1, 1, 12, 0, 1, 234_000, tzinfo=UTC)
+
+NO_LIMITS = AttemptLimits(declines_per_order=0, declines_per_owner=0, attempts_per_source=0, window_seconds=3600)
+LIMITS = AttemptLimits(declines_per_order=5, declines_per_owner=10, attempts_per_source=10, window_seconds=3600)
+TERMS = ClaimTerms(poll_after_ms=25_000, limits=LIMITS)
 
 CARD = MaskedSource(
     object="card",
@@ -56,14 +63,17 @@ def an_order(**changes: Any) -> Order:
 
 
 def a_payment(order: Order, **changes: Any) -> Payment:
+    """Each with a card of its own, if not said otherwise."""
+    payment_id = new_id()
     payment = Payment(
-        id=new_id(),
+        id=payment_id,
         order_id=order.id,
         amount=order.total,
         source=CARD,
         status=PaymentStatus.PROCESSING,
         created_at=NOON,
         processor="sandbox",
+        source_fingerprint=UUID(payment_id).bytes,
     )
     return replace(payment, **changes)
 

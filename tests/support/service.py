@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from payorder.local.up import Up, _migrate, service_environment
 from support.doors import GrpcDoor
 from support.leaks import LEDGER
 from support.requests import ORDER
-from support.stack import free_port, service, without_test_settings
+from support.stack import WITHOUT_LIMITS, free_port, service, with_packages, without_test_settings
 
 Value = TypeVar("Value")
 
@@ -72,7 +71,7 @@ class Service:
 def settings_of(data: Path, database_url: str, **settings: Any) -> Settings:
     trusted = {"issuer": DEVELOPMENT_ISSUER, "jwks": str(Issuer(data / "issuer").jwks_path)}
     own = {"env": Environment.DEVELOPMENT, "listen": "127.0.0.1:0", "database_url": database_url}
-    return Settings(**(own | trusted | settings))
+    return Settings(**(own | trusted | WITHOUT_LIMITS | settings))
 
 
 @asynccontextmanager
@@ -97,9 +96,8 @@ async def serving_process(
     LEDGER.folders.append(data)
     issuer = Issuer(data / "issuer")
     environment = without_test_settings(service_environment(wanted, database_url, issuer))
-    environment |= {f"PAYORDER_{name.upper()}": value for name, value in settings.items()}
-    if python_path is not None:
-        environment["PYTHONPATH"] = os.pathsep.join([str(python_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment |= {f"PAYORDER_{name.upper()}": value for name, value in (WITHOUT_LIMITS | settings).items()}
+    environment |= with_packages(python_path)
     supervisor = Supervisor()
     try:
         await _migrate(wanted, environment)

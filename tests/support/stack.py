@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
+from typing import Any
 
 import aiohttp
 import grpc
@@ -19,6 +20,13 @@ from payorder.local.supervisor import Process, Supervisor
 from payorder.local.up import AUDIENCE, Up, _accepts_postgres, _envoy, _is_serving, _migrate, service_environment
 from support.doors import GrpcDoor, RestDoor
 from support.leaks import LEDGER
+
+# Most tests pay with few cards, as few people, and are declined on purpose.
+WITHOUT_LIMITS: dict[str, Any] = {
+    "declines_per_order_max": "0",
+    "declines_per_owner_max": "0",
+    "attempts_per_source_max": "0",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +56,20 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def running_stack(data: Path, database_url: str, **settings: str) -> AsyncIterator[Stack]:
-    """Service and Envoy on free ports over `database_url`; `settings` are further PAYORDER_* of the service."""
+async def running_stack(
+    data: Path, database_url: str, *, python_path: Path | None = None, **settings: str
+) -> AsyncIterator[Stack]:
+    """Service and Envoy on free ports over `database_url`; `settings` are further PAYORDER_* of the service.
+
+    `python_path` is a folder with further packages.
+    """
     wanted = Up(free_port(), free_port(), data, database_url, with_postgres=False)
     wanted.logs.mkdir(parents=True, exist_ok=True)
     LEDGER.folders.append(data)
     issuer = Issuer(data / "issuer")
     environment = without_test_settings(service_environment(wanted, database_url, issuer))
-    environment |= {f"PAYORDER_{name.upper()}": value for name, value in settings.items()}
+    environment |= {f"PAYORDER_{name.upper()}": value for name, value in (WITHOUT_LIMITS | settings).items()}
+    environment |= with_packages(python_path)
     supervisor = Supervisor()
     try:
         await _migrate(wanted, environment)
@@ -186,6 +200,13 @@ def without_test_settings(environment: dict[str, str]) -> dict[str, str]:
     """Without PAYORDER_SEED and the like, which the service would refuse as settings that it does not have."""
     own = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     return {name: value for name, value in environment.items() if name in own or not name.startswith(PREFIX)}
+
+
+def with_packages(python_path: Path | None) -> dict[str, str]:
+    """What a process that shall find them has in its environment."""
+    if python_path is None:
+        return {}
+    return {"PYTHONPATH": os.pathsep.join([str(python_path), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 def environment_without_payorder() -> dict[str, str]:

@@ -18,6 +18,7 @@ from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.processors.sandbox import Sandbox
 from payorder.adapters.system import SystemClock, new_id
 from payorder.domain.errors import PaymentInProgress, Refusal
+from payorder.domain.fingerprint import SourceFingerprints
 from payorder.domain.idempotency import Replay
 from payorder.domain.money import Money
 from payorder.domain.order import Order
@@ -35,7 +36,7 @@ from payorder.workflows.cancel_order import CancelOrder
 from payorder.workflows.force_cancel_order import ForceCancelCommand, ForceCancelOrder
 from payorder.workflows.pay_order import ChargeLimits, PayOrder, PayOrderCommand
 from payorder.workflows.reconcile import Reconcile, ReconcileLimits
-from support.records import a_payment, an_order, by, reply_of
+from support.records import NO_LIMITS, a_payment, an_order, by, reply_of
 from support.service import until
 
 CARD = Card("J. Doe", Secret("4242424242424242"), None, 12, 2025, Address())
@@ -90,7 +91,7 @@ class Replica:
 
     def __init__(self, database: Database, processor: Slow, faults: list[BaseException]) -> None:
         clock = SystemClock()
-        self.store = DatabaseStore(database, reconcile_after_seconds=0, on_change=lambda *_: None)
+        self.store = DatabaseStore(database, reconcile_after_seconds=0, limits=NO_LIMITS, on_change=lambda *_: None)
         self.background = Background(on_fault=faults.append)
         self.reconcile = Reconcile(
             store=self.store,
@@ -121,6 +122,7 @@ class Replica:
             limits=ChargeLimits(timeout_seconds=2, send_within_seconds=2, at_once=100, backlog=100),
             clock=clock,
             new_id=new_id,
+            fingerprints=SourceFingerprints(Secret("key")),
             render=to_payment_reply,
             background=self.background,
         )

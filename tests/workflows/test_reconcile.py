@@ -25,7 +25,7 @@ from payorder.edge.replies import to_order_reply, to_payment_reply
 from payorder.ports.processor import Charge
 from payorder.ports.store import Cancelled, CancelRequest
 from payorder.workflows.reconcile import Reconcile, ReconcileLimits
-from support.records import by
+from support.records import NO_LIMITS, by
 
 TOTAL = Money(4999, Currency("GBP", 2))
 CARD = Card("J. Doe", Secret("4242424242424242"), None, 12, 2025, Address())
@@ -55,7 +55,7 @@ def processor() -> Silent:
 
 @pytest.fixture
 def due_at_once(database: Database) -> DatabaseStore:
-    return DatabaseStore(database, reconcile_after_seconds=0, on_change=ignore)
+    return DatabaseStore(database, reconcile_after_seconds=0, limits=NO_LIMITS, on_change=ignore)
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ async def test_who_settles_late_gets_the_winners_reply(due_at_once: DatabaseStor
 
 
 async def test_a_payment_that_is_not_due_is_left_to_its_own_process(database: Database, processor: Silent) -> None:
-    store = DatabaseStore(database, reconcile_after_seconds=60, on_change=ignore)
+    store = DatabaseStore(database, reconcile_after_seconds=60, limits=NO_LIMITS, on_change=ignore)
     payment = await claimed(store)
     await reconcile_with(store, processor, [].append).settle_open()
     assert PaymentStatus.PROCESSING == (await store.get_payment(payment.id, "alice")).status

@@ -15,7 +15,7 @@ Refusal
 ├── EntryNotFound          no such entry of the audit log
 ├── PaymentInProgress      another attempt is being made
 ├── IdempotencyKeyReused   the key came with another request before
-├── RateLimited            too many calls
+├── RateLimited            too many attempts to pay
 ├── Busy                   no room, or no database, right now
 └── DeadlineTooShort       the caller would be gone before the answer
 
@@ -121,7 +121,11 @@ class IdempotencyKeyReused(Refusal):
 
 
 class RateLimited(Refusal):
-    pass
+    def __init__(self, counted: str, retry_after_seconds: int) -> None:
+        """`counted` is for the log alone: who tries cards need not know what has stopped them."""
+        super().__init__(counted)
+        self.counted = counted
+        self.retry_after_seconds = retry_after_seconds
 
 
 class Busy(Refusal):

@@ -15,6 +15,7 @@ class Payment:
     """One attempt, made with the processor of that name.
 
     A failed one has a `decline_code` if the processor declined, else a `failure` for operators.
+    `source_fingerprint` is the same for every attempt with one card or bank account.
     """
 
     id: str
@@ -27,6 +28,7 @@ class Payment:
     reference: str | None = None
     decline_code: str | None = None
     failure: str | None = None
+    source_fingerprint: bytes | None = None
 
     def after(self, outcome: Outcome) -> "Payment":
         """The payment once the processor has answered. Unknown changes nothing."""

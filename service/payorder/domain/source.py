@@ -58,6 +58,10 @@ class Card:
     exp_year: int
     address: Address
 
+    def identity(self) -> Secret:
+        """What makes it this card and no other, whatever else is sent with it."""
+        return Secret(f"card {self.number.reveal()}")
+
     def masked(self) -> MaskedSource:
         return MaskedSource(
             object="card",
@@ -81,6 +85,12 @@ class BankAccount:
     account_type: Literal["individual", "company"]
     bank_name: str
     country: str
+
+    def identity(self) -> Secret:
+        """The number and its bank; an IBAN says its bank itself."""
+        number = self.number.reveal()
+        bank = f"{self.sort_code} {self.routing_number}" if number.isdigit() else "IBAN"
+        return Secret(f"bank_account {bank} {number}")
 
     def masked(self) -> MaskedSource:
         return MaskedSource(

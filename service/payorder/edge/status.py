@@ -14,6 +14,7 @@ from grpc import StatusCode
 
 from payments.v1.error_reason_pb2 import ErrorReason
 from payments.v1.problem_pb2 import FieldError, Problem
+from payorder.domain.decline_codes import as_told
 from payorder.domain.errors import (
     AmountMismatch,
     Busy,
@@ -241,6 +242,10 @@ def row_of(error: Unanswered) -> Row:
     return STATUS[type(error)]
 
 
+def retry_after_seconds_of(error: Unanswered) -> int | None:
+    return error.retry_after_seconds if isinstance(error, RateLimited) else row_of(error).retry_after_seconds
+
+
 def status_of(error: Unanswered) -> Status:
     """The Status of an error: ErrorInfo, BadRequest where fields are named, and the Problem, last."""
     row = row_of(error)
@@ -275,7 +280,7 @@ def _metadata(error: Unanswered) -> dict[str, str]:  # noqa: PLR0911 - a table o
         case OrderAlreadyPaid() | PaymentInProgress():
             return {"paymentId": error.payment_id}
         case Declined():
-            return {"paymentId": error.payment.id, "declineCode": error.payment.decline_code or ""}
+            return {"paymentId": error.payment.id, "declineCode": _decline_code(error.payment)}
         case NotCharged():
             return {"paymentId": error.payment.id}
         case IllegalStatusChange():
@@ -297,9 +302,13 @@ def _faults(error: Unanswered) -> list[FieldFault]:
         case CurrencyMismatch():
             return [FieldFault("currency", "currency_mismatch", "must be the order's currency")]
         case Declined():
-            return [FieldFault("source", error.payment.decline_code or "", "was declined by the processor")]
+            return [FieldFault("source", _decline_code(error.payment), "was declined by the processor")]
         case _:
             return []
+
+
+def _decline_code(payment: Payment) -> str:
+    return as_told(payment.decline_code or "", payment.source)
 
 
 def _pack(message: ErrorInfo | BadRequest | Problem) -> Any:

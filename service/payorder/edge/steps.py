@@ -17,6 +17,7 @@ from google.rpc.status_pb2 import Status
 from payorder.domain.errors import (
     DeadlineTooShort,
     MalformedRequest,
+    RateLimited,
     Refusal,
     ScopeMissing,
     SubjectDisabled,
@@ -28,7 +29,7 @@ from payorder.edge.certificate import forwarded_certificate
 from payorder.edge.metadata import metadata_values, read_metadata
 from payorder.edge.methods import ADMIN, METHODS, Method
 from payorder.edge.replies import REPLAYED, ErrorReply, to_bytes
-from payorder.edge.status import Internal, Row, reason_name, row_of, status_of
+from payorder.edge.status import Internal, Row, reason_name, retry_after_seconds_of, row_of, status_of
 from payorder.edge.validation import validate
 from payorder.observability.logging import CallLog
 from payorder.ports.audit import CallRecord
@@ -111,17 +112,20 @@ class CallSteps:
             answer = await self._recorded(call, method, handler, request, context)
         except ErrorReply as error:
             call.result = reason_name(error.row)
-            await _abort(context, error.row, error.status, *([REPLAYED] if error.is_replay else []))
+            replayed = [REPLAYED] if error.is_replay else []
+            await _abort(context, error.row, error.status, error.row.retry_after_seconds, *replayed)
         except Refusal as refusal:
             if isinstance(refusal, Unauthenticated):
                 self._log.token_refused(cause=refusal.cause, request_id=call.request_id)
+            if isinstance(refusal, RateLimited):
+                self._log.payment_limited(counted=refusal.counted, request_id=call.request_id)
             call.result = reason_name(row_of(refusal))
-            await _abort(context, row_of(refusal), status_of(refusal))
+            await _abort(context, row_of(refusal), status_of(refusal), retry_after_seconds_of(refusal))
         except Exception as fault:  # noqa: BLE001 - any fault becomes INTERNAL, and its text goes no further
             self._log.fault(fault, request_id=call.request_id)
             call.result = "INTERNAL"
             internal = Internal(call.request_id)
-            await _abort(context, row_of(internal), status_of(internal))
+            await _abort(context, row_of(internal), status_of(internal), None)
         call.result = "OK"
         return answer
 
@@ -201,8 +205,10 @@ def _refuse_when_too_late(method: Method | None, context: Context) -> None:
         raise DeadlineTooShort
 
 
-async def _abort(context: Context, row: Row, status: Status, *further: tuple[str, str]) -> NoReturn:
+async def _abort(
+    context: Context, row: Row, status: Status, retry_after_seconds: int | None, *further: tuple[str, str]
+) -> NoReturn:
     trailers: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", to_bytes(status)), *further]
-    if row.retry_after_seconds is not None:
-        trailers.append(("retry-after", str(row.retry_after_seconds)))
+    if retry_after_seconds is not None:
+        trailers.append(("retry-after", str(retry_after_seconds)))
     await context.abort(row.code, row.detail, tuple(trailers))

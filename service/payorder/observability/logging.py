@@ -53,6 +53,9 @@ class CallLog:
     def token_refused(self, *, cause: str, request_id: str) -> None:
         self._logger.info("token refused", cause=cause, request_id=request_id)
 
+    def payment_limited(self, *, counted: str, request_id: str) -> None:
+        self._logger.warning("payment limited", counted=counted, request_id=request_id)
+
     def fault(self, fault: BaseException, *, request_id: str | None = None) -> None:
         self._logger.error("fault", request_id=request_id, faults=[_describe(each) for each in _chain(fault)])
 

@@ -144,7 +144,7 @@ class Store(Protocol):
 
         Afterwards no other payment of the order can be claimed until this one has failed.
         Raises OrderNotFound, OrderCancelled, OrderAlreadyPaid, PaymentInProgress (also for a key whose payment is still
-        open), CurrencyMismatch, AmountMismatch.
+        open), CurrencyMismatch, AmountMismatch, and RateLimited, with nothing written.
         """
         ...
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from payorder.domain.errors import Busy
+from payorder.domain.fingerprint import SourceFingerprints
 from payorder.domain.idempotency import IdempotencyKey, Reply
 from payorder.domain.money import Money
 from payorder.domain.origin import Origin
@@ -77,6 +78,7 @@ class PayOrder:
         limits: ChargeLimits,
         clock: Clock,
         new_id: Callable[[], str],
+        fingerprints: SourceFingerprints,
         render: Callable[[Payment], Reply],
         background: Background,
     ) -> None:
@@ -86,6 +88,7 @@ class PayOrder:
         self._limits = limits
         self._clock = clock
         self._new_id = new_id
+        self._fingerprints = fingerprints
         self._render = render
         self._background = background
         self._backlog = 0
@@ -169,6 +172,7 @@ class PayOrder:
             status=PaymentStatus.PROCESSING,
             created_at=self._clock.now(),
             processor=self._processor_name,
+            source_fingerprint=self._fingerprints.of(command.source),
         )
 
 

@@ -13,12 +13,15 @@ from typing import Any
 import asyncpg
 
 from payorder.adapters.database import changes
+from payorder.adapters.database.attempts import ClaimTerms, counts_source, to_window_milliseconds
 from payorder.adapters.database.audit_chain import content_of_change
 from payorder.adapters.database.owners import to_owner_parameter
 from payorder.adapters.database.rows import from_payment, to_milliseconds
+from payorder.adapters.database.tables import SOURCE_WAS_TRIED, WAS_DECLINED
 from payorder.adapters.database.turns import Turns
 from payorder.domain.errors import Busy
 from payorder.domain.idempotency import IdempotencyKey, Reply
+from payorder.domain.limits import AttemptLimits
 from payorder.domain.origin import Origin
 from payorder.domain.payment import Payment
 from payorder.domain.states import PaymentStatus
@@ -47,18 +50,31 @@ def _hash(previous: str, content: str, seq: str) -> str:
 
 # 1 payment, 2 order, 3 caller, 4 amount, 5 currency, 6 its digits, 7 processor, 8 to 10 source, 11 at, 12 key,
 # 13 fingerprint, 14 milliseconds until somebody asks after it, 15 and 16 of the audit log: content, request id;
-# 17 the owner, or NULL.
+# 17 the owner, or NULL; 18 the source's fingerprint; 19 to 22 limits on attempts with the source, on declines of the
+# owner and of the order, 0 for none, and the milliseconds for which they look back (attempts.py).
 _CLAIM = f"""
-WITH {_moment}, taken AS (
+WITH {_moment}, tried AS (
+    SELECT source_attempt, claimed_at FROM payments
+    WHERE source_fingerprint = $18 AND {SOURCE_WAS_TRIED}
+    ORDER BY source_attempt DESC
+    LIMIT $19
+), taken AS (
     UPDATE orders
     SET active_payment_id = $1, latest_payment_id = $1, updated_at = $11,
+        declines = CASE WHEN declined_at <= at - $22 THEN 0 ELSE declines END,
         audit_seq = audit_seq + 1, audit_previous = audit_hash,
         audit_hash = {_hash("audit_hash", "$15", "(audit_seq + 1)")}
     FROM moment
     WHERE id = $2 AND owner_sub = coalesce($17, owner_sub) AND status = 'placed' AND active_payment_id IS NULL
         AND total_minor = $4 AND currency = $5
         AND NOT EXISTS (SELECT 1 FROM payments WHERE caller = $3 AND idempotency_key = $12)
-    RETURNING audit_seq, audit_previous, audit_hash, at, {_id("audit_seq")} AS entry_id
+        AND ($19 = 0 OR (SELECT count(*) FROM tried WHERE claimed_at > at - $22) < $19)
+        AND ($20 = 0 OR $20 > (
+            SELECT count(*) FROM payments AS lost
+            WHERE lost.owner_sub = orders.owner_sub AND lost.claimed_at > at - $22 AND {WAS_DECLINED}
+        ))
+        AND ($21 = 0 OR declines < $21 OR declined_at <= at - $22)
+    RETURNING owner_sub, audit_seq, audit_previous, audit_hash, at, {_id("audit_seq")} AS entry_id
 ), audited AS (
     INSERT INTO audit_log (
         id, chain, seq, at, actor, request_id, kind, object_id, to_state, outcome, prev_hash, hash
@@ -67,16 +83,20 @@ WITH {_moment}, taken AS (
     FROM taken
 )
 INSERT INTO payments (
-    id, order_id, caller, status, amount_minor, currency, currency_digits, processor,
-    source_kind, source_last4, source_masked, created_at, idempotency_key, fingerprint, next_poll_at
+    id, order_id, owner_sub, caller, status, amount_minor, currency, currency_digits, processor,
+    source_kind, source_last4, source_masked, source_fingerprint,
+    source_attempt,
+    created_at, claimed_at, idempotency_key, fingerprint, next_poll_at
 )
-SELECT $1, $2, $3, 'processing', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, at + $14
+SELECT $1, $2, owner_sub, $3, 'processing', $4, $5, $6, $7, $8, $9, $10, $18,
+    CASE WHEN $19 > 0 THEN (SELECT coalesce(max(source_attempt), 0) + 1 FROM tried) END,
+    $11, at, $12, $13, at + $14
 FROM taken
 """
 
 # 1 payment, 2 order, 3 succeeded, 4 status, 5 reference, 6 captured, 7 decline code, 8 failure, 9 and 10 reply, 11 at,
 # 12 who acts, 13 to 16 the changes: kinds, objects, states before and after; 17 to 19 of the audit log: contents,
-# request id. There are two changes of a payment that succeeded, and one of any other.
+# request id; 20 declined. There are two changes of a payment that succeeded, and one of any other.
 _FIRST, _SECOND = "$17", "$18"
 _SETTLE = f"""
 WITH {_moment}, released AS (
@@ -84,6 +104,8 @@ WITH {_moment}, released AS (
     SET active_payment_id = NULL,
         status = CASE WHEN $3 THEN 'approved' ELSE status END,
         paid_payment_id = CASE WHEN $3 THEN $1 END,
+        declines = declines + $20::int,
+        declined_at = CASE WHEN $20 = 1 THEN at ELSE declined_at END,
         event_seq = event_seq + cardinality($13::text[]),
         audit_seq = audit_seq + cardinality($13::text[]),
         audit_previous = audit_hash,
@@ -163,7 +185,7 @@ class HotPath:
         self._claims = _Connections(connect_arguments, pool_size, pool_timeout_seconds)
         self._settlements = _Connections(connect_arguments, pool_size, finish_timeout_seconds)
 
-    async def claim(self, payment: Payment, origin: Origin, key: IdempotencyKey | None, poll_after_ms: int) -> bool:
+    async def claim(self, payment: Payment, origin: Origin, key: IdempotencyKey | None, terms: ClaimTerms) -> bool:
         """Whether it was made. Raises Busy if nothing was asked, and CommitUnknown."""
         row = from_payment(payment)
         return await self._claims.run(
@@ -171,9 +193,9 @@ class HotPath:
             *(payment.id, payment.order_id, origin.actor, row["amount_minor"], row["currency"], row["currency_digits"]),
             *(row["processor"], row["source_kind"], row["source_last4"], row["source_masked"], row["created_at"]),
             *((key.key, key.fingerprint) if key else (None, None)),
-            poll_after_ms,
+            terms.poll_after_ms,
             *(content_of_change(payment.order_id, changes.of_claimed(payment), origin), origin.request_id),
-            to_owner_parameter(origin.owner),
+            *(to_owner_parameter(origin.owner), payment.source_fingerprint, *_limits(payment, terms.limits)),
         )
 
     async def settle(self, payment: Payment, reply: Reply, at: datetime, origin: Origin) -> bool:
@@ -189,7 +211,7 @@ class HotPath:
                 *(reply.code, reply.body, to_milliseconds(at), origin.actor),
                 *([change.kind for change in happened], [change.object_id for change in happened]),
                 *([change.from_state for change in happened], [change.to_state for change in happened]),
-                *(contents[0], contents[-1], origin.request_id),
+                *(contents[0], contents[-1], origin.request_id, int(payment.decline_code is not None)),
             )
         except CommitUnknown as unknown:
             raise Busy from unknown
@@ -197,6 +219,11 @@ class HotPath:
     async def close(self) -> None:
         await self._claims.close()
         await self._settlements.close()
+
+
+def _limits(payment: Payment, limits: AttemptLimits) -> tuple[int, int, int, int]:
+    of_source = limits.attempts_per_source if counts_source(payment, limits) else 0
+    return of_source, limits.declines_per_owner, limits.declines_per_order, to_window_milliseconds(limits)
 
 
 class _Connections:

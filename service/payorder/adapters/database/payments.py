@@ -10,8 +10,9 @@ from sqlalchemy import ColumnElement, Row, bindparam, case, insert, literal_colu
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from payorder.adapters.database import audit, changes
+from payorder.adapters.database import attempts, audit, changes
 from payorder.adapters.database import orders as order_statements
+from payorder.adapters.database.attempts import ClaimTerms, to_window_milliseconds
 from payorder.adapters.database.audit_chain import Head
 from payorder.adapters.database.clock import now_milliseconds, retry_milliseconds
 from payorder.adapters.database.engine import Conflict
@@ -20,6 +21,7 @@ from payorder.adapters.database.rows import from_payment, lease_parameters, to_m
 from payorder.adapters.database.tables import PAYMENT_IS_OPEN, orders, payments, receipts
 from payorder.domain.errors import OrderNotFound, PaymentInProgress
 from payorder.domain.idempotency import IdempotencyKey, Replay, Reply, has_expired
+from payorder.domain.limits import AttemptLimits
 from payorder.domain.origin import Origin, Owner
 from payorder.domain.payment import Payment
 from payorder.domain.states import PaymentStatus
@@ -29,6 +31,7 @@ _OPEN: ColumnElement[bool] = literal_column(PAYMENT_IS_OPEN)
 # Asked in a subquery, so once: an index cannot be entered by what moves on from row to row.
 _NOW = select(now_milliseconds()).scalar_subquery()
 
+_TAKEN = (orders.c.owner_sub, orders.c.declines, orders.c.declined_at, *audit.HEAD)
 # The order becomes this payment's, if it is the owner's, unpaid, free, and costs exactly this. The row stays locked.
 _TAKE_ORDER = (
     update(orders)
@@ -44,10 +47,11 @@ _TAKE_ORDER = (
         active_payment_id=bindparam("payment_id"),
         latest_payment_id=bindparam("payment_id"),
         updated_at=bindparam("at"),
+        declines=case((orders.c.declined_at <= now_milliseconds() - bindparam("window"), 0), else_=orders.c.declines),
     )
-    .returning(*audit.HEAD)
+    .returning(*_TAKEN)
 )
-_ADD = insert(payments).values(next_poll_at=now_milliseconds() + bindparam("poll_after"))
+_ADD = insert(payments)
 _FIND_BY_KEY = select(payments).where(
     payments.c.caller == bindparam("of_caller"), payments.c.idempotency_key == bindparam("key")
 )
@@ -62,6 +66,8 @@ _RELEASE_ORDER = (
         active_payment_id=None,
         status=case((bindparam("succeeded"), "approved"), else_=orders.c.status),
         paid_payment_id=case((bindparam("succeeded"), bindparam("payment_id"))),
+        declines=orders.c.declines + case((bindparam("declined"), 1), else_=0),
+        declined_at=case((bindparam("declined"), now_milliseconds()), else_=orders.c.declined_at),
         event_seq=orders.c.event_seq + bindparam("change_count"),
         updated_at=bindparam("at"),
     )
@@ -123,26 +129,32 @@ _NEXT_PAGE = _FIRST_PAGE.where(payments.c.id < bindparam("after"))
 
 
 async def claim(
-    connection: AsyncConnection, payment: Payment, origin: Origin, key: IdempotencyKey | None, poll_after_ms: int
+    connection: AsyncConnection, payment: Payment, origin: Origin, key: IdempotencyKey | None, terms: ClaimTerms
 ) -> Replay | None:
     if key is not None and (replay := await _seen(connection, origin.actor, key, payment.created_at)):
         return replay
-    head = await _take_order(connection, payment, origin.owner)
-    if head is None:
+    taken = await _take_order(connection, payment, origin.owner, terms.limits)
+    if taken is None:
         # Another call with this key may have taken it, and even have finished, since we looked.
         if key is not None and (replay := await _seen(connection, origin.actor, key, payment.created_at)):
             return replay
         order = await order_statements.get(connection, payment.order_id, origin.owner)
         order.refuse_unless_payable(payment.amount)
         raise Conflict  # It became payable between the two statements.
-    row = from_payment(payment) | {"caller": origin.actor, "poll_after": poll_after_ms}
+    row = from_payment(payment) | {
+        "owner_sub": taken.owner_sub,
+        "caller": origin.actor,
+        "source_attempt": await attempts.number(connection, payment, taken, terms.limits),
+        "claimed_at": taken.audit_at,
+        "next_poll_at": taken.audit_at + terms.poll_after_ms,
+    }
     if key is not None:
         row |= {"idempotency_key": key.key, "fingerprint": key.fingerprint}
     try:
         await connection.execute(_ADD, row)
     except IntegrityError:
-        raise Conflict from None  # The same key came in between, for another order.
-    await audit.add(connection, payment.order_id, head, origin, [changes.of_claimed(payment)])
+        raise Conflict from None  # The same key or source came in between, for another order.
+    await audit.add(connection, payment.order_id, Head.of_order(taken), origin, [changes.of_claimed(payment)])
     return None
 
 
@@ -158,6 +170,7 @@ async def settle(
             "of_order": payment.order_id,
             "payment_id": payment.id,
             "succeeded": payment.status is PaymentStatus.SUCCEEDED,
+            "declined": payment.decline_code is not None,
             "change_count": len(happened),
             "at": settled_at,
         },
@@ -222,8 +235,10 @@ async def _seen(connection: AsyncConnection, caller: str, key: IdempotencyKey, n
     return Replay(row.id, Reply(row.reply_code, row.reply))
 
 
-async def _take_order(connection: AsyncConnection, payment: Payment, owner: Owner) -> Head | None:
-    """The head of the order's audit log, or None if the order cannot be paid so."""
+async def _take_order(
+    connection: AsyncConnection, payment: Payment, owner: Owner, limits: AttemptLimits
+) -> Row[Any] | None:
+    """The order's row as far as _TAKEN, or None if the order cannot be paid so."""
     taken = await connection.execute(
         _TAKE_ORDER,
         {
@@ -233,10 +248,10 @@ async def _take_order(connection: AsyncConnection, payment: Payment, owner: Owne
             "total_currency": payment.amount.currency.code,
             "payment_id": payment.id,
             "at": to_milliseconds(payment.created_at),
+            "window": to_window_milliseconds(limits),
         },
     )
-    row = taken.one_or_none()
-    return None if row is None else Head.of_order(row)
+    return taken.one_or_none()
 
 
 def _end_of(payment: Payment, reply: Reply, settled_at: int) -> dict[str, object]:

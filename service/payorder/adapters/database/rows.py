@@ -80,6 +80,7 @@ def from_payment(payment: Payment) -> dict[str, Any]:
         "source_kind": source.object,
         "source_last4": source.number[-4:],
         "source_masked": _to_json(source.given()),
+        "source_fingerprint": payment.source_fingerprint,
         "created_at": to_milliseconds(payment.created_at),
     }
 
@@ -96,6 +97,7 @@ def to_payment(row: Any) -> Payment:
         reference=row.processor_reference,
         decline_code=row.decline_code,
         failure=row.failure,
+        source_fingerprint=row.source_fingerprint,
     )
 
 

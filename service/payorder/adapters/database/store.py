@@ -16,11 +16,13 @@ from payorder.adapters.database import (
     seals,
     statistics,
 )
+from payorder.adapters.database.attempts import ClaimTerms
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.rows import to_milliseconds
 from payorder.domain.errors import Busy
 from payorder.domain.finding import Finding
 from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
+from payorder.domain.limits import AttemptLimits
 from payorder.domain.order import Order
 from payorder.domain.origin import SERVICE, Origin, Owner
 from payorder.domain.payment import Payment
@@ -52,10 +54,15 @@ class DatabaseStore:
     """
 
     def __init__(
-        self, database: Database, *, reconcile_after_seconds: float, on_change: Callable[[str, str], None]
+        self,
+        database: Database,
+        *,
+        reconcile_after_seconds: float,
+        limits: AttemptLimits,
+        on_change: Callable[[str, str], None],
     ) -> None:
         self._database = database
-        self._reconcile_after_ms = round(reconcile_after_seconds * 1000)
+        self._claim_terms = ClaimTerms(round(reconcile_after_seconds * 1000), limits)
         self._on_change = on_change
 
     async def add_order(self, order: Order, origin: Origin, reply: Reply, key: IdempotencyKey | None) -> Replay | None:
@@ -176,10 +183,10 @@ class DatabaseStore:
             return await payments.list_page(connection, order_id, owner, page)
 
     async def _claim(self, payment: Payment, origin: Origin, key: IdempotencyKey | None) -> Replay | None:
-        hot_path, after_ms = self._database.hot_path, self._reconcile_after_ms
-        if hot_path and await hot_path.claim(payment, origin, key, after_ms):
+        hot_path, terms = self._database.hot_path, self._claim_terms
+        if hot_path and await hot_path.claim(payment, origin, key, terms):
             return None
-        return await self._database.write(lambda connection: payments.claim(connection, payment, origin, key, after_ms))
+        return await self._database.write(lambda connection: payments.claim(connection, payment, origin, key, terms))
 
     async def _settle(self, payment: Payment, reply: Reply, at: datetime, origin: Origin) -> Reply | None:
         """None, or the reply of whoever settled it before."""

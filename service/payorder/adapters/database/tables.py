@@ -25,6 +25,9 @@ from sqlalchemy import (
 # before the values are known cannot prove that they fit.
 PAYMENT_IS_OPEN = "status IN ('processing', 'unknown')"
 REFUND_IS_OPEN = "status = 'processing'"
+WAS_DECLINED = "decline_code IS NOT NULL"
+# Declined or still open. What has failed otherwise, because the processor was away, says nothing of the source.
+SOURCE_WAS_TRIED = "source_attempt IS NOT NULL AND failure IS NULL AND status IN ('processing', 'unknown', 'failed')"
 
 
 def _where(condition: str) -> dict[str, Any]:
@@ -58,6 +61,9 @@ orders = Table(
     Column("paid_payment_id", Text),
     # Number of the order's newest event.
     Column("event_seq", BigInteger, nullable=False, server_default="0"),
+    # Declines without a pause between them, and when the last of them was, by the database's clock.
+    Column("declines", BigInteger, nullable=False, server_default="0"),
+    Column("declined_at", BigInteger),
     # The head of its chain in the audit log: number and hash of the newest entry, and the hash before the last write.
     Column("audit_seq", BigInteger, nullable=False),
     Column("audit_hash", LargeBinary, nullable=False),
@@ -86,6 +92,8 @@ payments = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("order_id", Text, ForeignKey("orders.id"), nullable=False),
+    # The order's own.
+    Column("owner_sub", Text, nullable=False),
     Column("status", Text, nullable=False),
     Column("currency", Text, nullable=False),
     Column("currency_digits", SmallInteger, nullable=False),
@@ -109,7 +117,12 @@ payments = Table(
     Column("source_kind", Text, nullable=False),
     Column("source_last4", Text, nullable=False),
     Column("source_masked", Text, nullable=False),
+    # A keyed hash of the number, and which attempt with it this was, where attempts are counted.
+    Column("source_fingerprint", LargeBinary),
+    Column("source_attempt", BigInteger),
     Column("created_at", BigInteger, nullable=False),
+    # By the database's clock.
+    Column("claimed_at", BigInteger, nullable=False),
     Column("settled_at", BigInteger),
     CheckConstraint("status IN ('processing', 'unknown', 'succeeded', 'failed', 'cancelled')", name="status"),
     CheckConstraint("length(currency) = 3", name="currency"),
@@ -128,6 +141,9 @@ payments = Table(
     CheckConstraint("(status IN ('processing', 'unknown')) = (next_poll_at IS NOT NULL)", name="polled_when_open"),
     CheckConstraint("(status IN ('processing', 'unknown')) = (reply IS NULL)", name="reply_when_final"),
     CheckConstraint("(idempotency_key IS NULL) = (fingerprint IS NULL)", name="fingerprint_with_key"),
+    CheckConstraint("source_attempt IS NULL OR source_fingerprint IS NOT NULL", name="attempt_of_source"),
+    CheckConstraint("source_attempt > 0", name="source_attempt_positive"),
+    CheckConstraint("length(source_fingerprint) = 16", name="source_fingerprint"),
     CheckConstraint("length(idempotency_key) BETWEEN 1 AND 255", name="idempotency_key"),
     # Only of charges that were made: a claim has no reference yet, and need not write it here.
     Index(
@@ -146,6 +162,11 @@ payments = Table(
         unique=True,
         **_where("status IN ('processing', 'unknown', 'succeeded')"),
     ),
+    # Two attempts with one source cannot have seen the same number of earlier ones.
+    Index(
+        "ux_payments_source_attempt", "source_fingerprint", "source_attempt", unique=True, **_where(SOURCE_WAS_TRIED)
+    ),
+    Index("ix_payments_declined", "owner_sub", "claimed_at", **_where(WAS_DECLINED)),
     # What is still open, for whoever settles it.
     Index("ix_payments_due", "processor", "next_poll_at", **_where(PAYMENT_IS_OPEN)),
 )

@@ -131,6 +131,8 @@ def _create_orders() -> None:  # long: one table
         sa.Column("active_payment_id", sa.Text(), nullable=True),
         sa.Column("paid_payment_id", sa.Text(), nullable=True),
         sa.Column("event_seq", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("declines", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("declined_at", sa.BigInteger(), nullable=True),
         sa.Column("audit_seq", sa.BigInteger(), nullable=False),
         sa.Column("audit_hash", sa.LargeBinary(), nullable=False),
         sa.Column("audit_previous", sa.LargeBinary(), nullable=False),
@@ -189,6 +191,7 @@ def _create_payments() -> None:  # long: one table
         "payments",
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("order_id", sa.Text(), nullable=False),
+        sa.Column("owner_sub", sa.Text(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("currency", sa.Text(), nullable=False),
         sa.Column("currency_digits", sa.SmallInteger(), nullable=False),
@@ -210,7 +213,10 @@ def _create_payments() -> None:  # long: one table
         sa.Column("source_kind", sa.Text(), nullable=False),
         sa.Column("source_last4", sa.Text(), nullable=False),
         sa.Column("source_masked", sa.Text(), nullable=False),
+        sa.Column("source_fingerprint", sa.LargeBinary(), nullable=True),
+        sa.Column("source_attempt", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("claimed_at", sa.BigInteger(), nullable=False),
         sa.Column("settled_at", sa.BigInteger(), nullable=True),
         sa.CheckConstraint(
             "(status = 'succeeded') = (captured_minor > 0)", name=op.f("ck_payments_captured_when_succeeded")
@@ -241,6 +247,11 @@ def _create_payments() -> None:  # long: one table
         sa.CheckConstraint("currency_digits BETWEEN 0 AND 4", name=op.f("ck_payments_currency_digits")),
         sa.CheckConstraint("length(currency) = 3", name=op.f("ck_payments_currency")),
         sa.CheckConstraint("length(idempotency_key) BETWEEN 1 AND 255", name=op.f("ck_payments_idempotency_key")),
+        sa.CheckConstraint(
+            "source_attempt IS NULL OR source_fingerprint IS NOT NULL", name=op.f("ck_payments_attempt_of_source")
+        ),
+        sa.CheckConstraint("source_attempt > 0", name=op.f("ck_payments_source_attempt_positive")),
+        sa.CheckConstraint("length(source_fingerprint) = 16", name=op.f("ck_payments_source_fingerprint")),
         sa.CheckConstraint("length(source_last4) = 4", name=op.f("ck_payments_source_last4")),
         sa.CheckConstraint(
             "refund_reserved_minor >= 0 AND refunded_minor >= 0", name=op.f("ck_payments_refunds_positive")
@@ -251,6 +262,23 @@ def _create_payments() -> None:  # long: one table
         ),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_payments_order_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_payments")),
+    )
+    op.create_index(
+        "ix_payments_declined",
+        "payments",
+        ["owner_sub", "claimed_at"],
+        unique=False,
+        postgresql_where=sa.text("decline_code IS NOT NULL"),
+        sqlite_where=sa.text("decline_code IS NOT NULL"),
+    )
+    was_tried = "source_attempt IS NOT NULL AND failure IS NULL AND status IN ('processing', 'unknown', 'failed')"
+    op.create_index(
+        "ux_payments_source_attempt",
+        "payments",
+        ["source_fingerprint", "source_attempt"],
+        unique=True,
+        postgresql_where=sa.text(was_tried),
+        sqlite_where=sa.text(was_tried),
     )
     op.create_index(
         "ix_payments_due",
