@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import select, update
 
 from conftest import new_database
+from payorder.adapters.database import hot_path as module
 from payorder.adapters.database import payments as general
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.hot_path import HotPath
@@ -36,6 +38,7 @@ from support.records import (
     reply_of,
     succeeded,
 )
+from support.service import until
 
 Settle = Callable[[Payment], Awaitable[object]]
 # What the database's own clock has written, or made of it.
@@ -190,6 +193,37 @@ async def test_both_ways_number_the_attempts_with_one_source(database: Database,
 
 async def claim_generally(database: Database, payment: Payment) -> None:
     assert await database.write(lambda c: general.claim(c, payment, by("alice"), None, TERMS)) is None
+
+
+async def test_nobody_waits_behind_a_statement_that_was_given_up(database: Database, hot_path: HotPath) -> None:
+    order = await placed(database)
+    blocker = await asyncpg.connect(database.url.set(drivername="postgresql").render_as_string(hide_password=False))
+    async with blocker.transaction():
+        await blocker.execute("SELECT 1 FROM orders WHERE id = $1 FOR UPDATE", order.id)
+        waiting = asyncio.create_task(hot_path.claim(a_payment(order), by("alice"), None, TERMS))
+        await until(lambda: locks_waited_for(blocker), bool)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert [] == hot_path._claims._idle
+        assert await hot_path.claim(a_payment(await placed(database)), by("alice"), None, TERMS)
+    await blocker.close()
+
+
+async def locks_waited_for(connection: Any) -> int:
+    return int(await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+
+async def test_a_connection_that_was_long_unused_is_not_used_again(
+    database: Database, hot_path: HotPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_IDLE_SECONDS_MAX", 0.0)
+    used = []
+    for _ in range(2):
+        assert await hot_path.claim(a_payment(await placed(database)), by("alice"), None, TERMS)
+        used += [connection for connection, _ in hot_path._claims._idle]
+    assert 2 == len(set(map(id, used)))
+    assert [True, False] == [connection.is_closed() for connection in used]
 
 
 @pytest.mark.parametrize("counted", ["declines_per_order", "declines_per_owner", "attempts_per_source"])

@@ -157,6 +157,18 @@ async def test_a_new_key_is_accepted_without_a_restart_and_the_old_one_until_it_
     assert await verifying.cause(new_token) is None
 
 
+async def test_after_a_long_silence_a_withdrawn_key_is_good_for_nothing(
+    issuer: HttpIssuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifying = Verifying(issuer.issuer)
+    seen, unseen = issuer.token(), issuer.token(sub="bob")
+    assert await verifying.cause(seen) is None
+    issuer.answers[JWKS] = issuer.saying(jwk("ES256", new_key("ES256"), kid="new"))
+    monkeypatch.setattr(remote, "_ASK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(remote, "_KEPT_SECONDS", 0.0)
+    assert [UNKNOWN, UNKNOWN] == [await verifying.cause(token) for token in (seen, unseen)]
+
+
 @pytest.mark.usefixtures("soon")
 async def test_keys_that_stay_the_same_are_read_again_and_no_token_is_verified_again(issuer: HttpIssuer) -> None:
     verifying = Verifying(issuer.issuer)

@@ -71,6 +71,22 @@ async def test_a_flood_is_refused_while_the_database_stands_still(database_url: 
         assert "succeeded" == again.body["status"]
 
 
+async def test_before_the_claim_nobody_is_told_of_a_payment(database_url: str, tmp_path: Path) -> None:
+    impatient = {"answer_within_seconds": 0.05, "database_pool_timeout_seconds": 0.3, "database_pool_size": 2}
+    async with serving(tmp_path, database_url, **impatient) as service:
+        orders = [await service.new_order() for _ in range(4)]
+        async with standing_still(database_url):
+            asked = [asyncio.create_task(pay(service, order)) for order in orders]
+            refused = await next(asyncio.as_completed(asked))
+        answers = [await each for each in asked]
+        assert "BUSY" == refused.reason
+        for order, answer in zip(orders, answers, strict=True):
+            # Long after the time to answer: what is refused was never begun, and what was begun is told by its id.
+            known = [answer.body["id"]] if answer.code == "OK" else []
+            assert known == await payments_of(service, order)
+            assert answer.code == "OK" or answer.reason == "BUSY"
+
+
 async def test_payments_that_wait_for_the_processor_are_no_backlog(database_url: str, tmp_path: Path) -> None:
     slow = {"processor_options": {"latency_seconds": "1"}}
     async with serving(tmp_path, database_url, **SMALL, **slow) as service:

@@ -41,7 +41,6 @@ async def _serve(settings: Settings, this: Worker | None = None) -> None:
     async with running(settings, worker=this.number if this else None):
         if this:
             this.tell_serving()
-        _spare_the_collector()
         await stop.wait()
 
 

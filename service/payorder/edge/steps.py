@@ -79,6 +79,7 @@ class CallSteps:
     def around(self, method_name: str, handler: Any) -> Any:
         """The handler of a method (RpcMethodHandler) with the steps in front of it."""
         method, behaviour = METHODS.get(method_name), handler.unary_unary
+        assert behaviour is not None, "the steps are those of a method with one request and one answer"
 
         async def run(request: Message, context: Context) -> Message:
             return await self._observed(method, behaviour, request, context)

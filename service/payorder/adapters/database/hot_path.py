@@ -244,9 +244,13 @@ class _Connections:
         try:
             connection = await self._connected()
             try:
-                return await _run(connection, statement, values)
-            finally:
-                self._idle.append((connection, time.monotonic()))
+                has_done_something = await _run(connection, statement, values)
+            except BaseException:
+                # Something may still go on there: nobody else shall wait behind it.
+                connection.terminate()
+                raise
+            self._idle.append((connection, time.monotonic()))
+            return has_done_something
         finally:
             self._turns.give_back()
 

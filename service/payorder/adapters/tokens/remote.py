@@ -24,6 +24,8 @@ DOCUMENT_BYTES_MAX = 256 * 1024
 _ASK_FIRST_SECONDS = 1.0
 _ASK_UNKNOWN_SECONDS = 60.0
 _ASK_AGAIN_SECONDS = 300.0
+# Older keys are used only once the issuer was asked whether they are still its own, unless it does not answer.
+_KEPT_SECONDS = 2 * _ASK_AGAIN_SECONDS
 
 
 class RemoteKeySet:
@@ -37,7 +39,7 @@ class RemoteKeySet:
         self._on_failure = on_failure
         self._document: object = None
         self._keys: Keys = {}
-        self._asked_at = float("-inf")
+        self._asked_at = self._read_at = float("-inf")
         self._asking: asyncio.Task[None] | None = None
 
     async def find(self, key_id: str, algorithm: str) -> PyJWK:
@@ -46,7 +48,7 @@ class RemoteKeySet:
             # Nobody's call: one that is cut off must not take the answer away from all others.
             self._asked_at = time.monotonic()
             self._asking = asyncio.create_task(self._ask())
-        if key is not None:
+        if key is not None and time.monotonic() - self._read_at < _KEPT_SECONDS:
             return key
         if self._asking is not None:
             await asyncio.shield(self._asking)
@@ -70,6 +72,7 @@ class RemoteKeySet:
             # The same keys stay the same objects, or else every token would have to be verified again.
             if document != self._document:
                 self._keys, self._document = keys_of(document), document
+            self._read_at = time.monotonic()
         except NoKeySet as failure:
             self._on_failure(str(failure))
         except TimeoutError:
