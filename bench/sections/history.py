@@ -11,7 +11,7 @@ from uuid import UUID
 from bench.load.plan import Method, Plan
 from bench.measure import pay, run
 from bench.report import Goal, Section
-from bench.sections.history_tables import OWNER_EVERY, fill, order_id
+from bench.sections.history_tables import OWNER_EVERY, added_up, fill, order_id
 from bench.sections.rounds import DUE, round_seconds
 from bench.sizes import Sizes
 from bench.stage import Stage, Target
@@ -49,7 +49,10 @@ async def _history(stage: Stage, count: int) -> tuple[Target, int]:
     began = perf_counter()
     await fill(url, stage.folder, count)
     print(f"  {count:,} orders loaded in {perf_counter() - began:.0f} s", flush=True)
-    return await stage.payorder(f"{count:,} orders", url), count
+    target = await stage.payorder(f"{count:,} orders", url)
+    await added_up(url)
+    print(f"  {count:,} orders added up after {perf_counter() - began:.0f} s", flush=True)
+    return target, count
 
 
 def _times(stage: Stage, target: Target, sizes: Sizes, count: int) -> dict[str, Callable[[], Awaitable[float]]]:

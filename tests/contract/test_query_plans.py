@@ -50,7 +50,7 @@ MANY: Mapping[str, str | tuple[str, ...]] = {
     "admin._ENTRIES": "audit_log id> id<",
     "admin._ENTRIES_OF_ORDER": "audit_log chain=",
     # What has happened since the newest sum, of which there is one in ten minutes, and the sum itself.
-    "statistics._ENTRIES": "audit_log id> id<",
+    "statistics._ADDED": "audit_log id> id<",
     "statistics._NEWEST": "statistics",
     "statistics._NEWEST_BEFORE": "statistics until_at<",
     "statistics._SUMS": "statistics until_at=",
@@ -80,8 +80,8 @@ MANY: Mapping[str, str | tuple[str, ...]] = {
     "refunds._DUE": "refunds processor= next_poll_at<",
     "refunds._LEASE": "refunds processor= next_poll_at<",
 }
-# SQLite sorts what it has looked at for a page of administrators, which has a bound.
-SORTED = {"admin._FITTING", "admin._FITTING_OF_OWNER"}
+# What is sorted has a bound: what SQLite has looked at for a page of administrators, and what is added up at a time.
+SORTED = {"admin._FITTING", "admin._FITTING_OF_OWNER", "statistics._ADDED"}
 # The schema's version; what SQLite calls a subquery without a table, and that one.
 ONE_ROW = {"alembic_version", "CONSTANT", "looked_at"}
 # PostgreSQL's own tables, of which it is asked once, at the start.

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 import shutil
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
@@ -71,7 +72,12 @@ class Page:
 async def browser(program: str, folder: Path) -> AsyncIterator[Page]:
     """An empty page of a browser that keeps everything in `folder`, which must be empty."""
     process = await asyncio.create_subprocess_exec(
-        program, *_OPTIONS, f"--user-data-dir={folder}", "about:blank", stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
+        *(program, *_OPTIONS, f"--user-data-dir={folder}", "about:blank"),
+        # Else it leaves something in the common folder.
+        env=os.environ | {"TMPDIR": str(folder)},
+        stdin=DEVNULL,
+        stdout=DEVNULL,
+        stderr=DEVNULL,
     )
     try:
         async with aiohttp.ClientSession() as session:

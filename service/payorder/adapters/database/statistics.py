@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import and_, bindparam, case, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,7 +21,7 @@ from payorder.domain.states import OrderStatus, PaymentStatus
 from payorder.ports.admin import Dashboard, MoneyTotal, Statistics
 
 _DAY_MILLISECONDS = 86_400_000
-_READ_AT_ONCE = 1000
+_ADDED_AT_ONCE = 10_000
 
 _NEWEST = select(statistics.c.until_at).order_by(statistics.c.until_at.desc()).limit(1)
 _NEWEST_BEFORE = _NEWEST.where(statistics.c.until_at <= bindparam("moment"))
@@ -29,19 +29,37 @@ _SUMS = select(statistics).where(statistics.c.until_at == bindparam("moment"))
 _ADD = insert(statistics)
 _OLDEST = select(statistics.c.until_at).order_by(statistics.c.until_at).limit(1)
 _FORGET = delete(statistics).where(statistics.c.until_at == bindparam("moment"))
+# So many entries at a time, so that no statement is long, and added up by the database, so that no call here waits.
 _ENTRIES = (
     select(audit_log.c.id, audit_log.c.kind, audit_log.c.object_id, audit_log.c.from_state, audit_log.c.to_state)
     .where(audit_log.c.id > bindparam("after"), audit_log.c.id < bindparam("until"))
     .order_by(audit_log.c.id)
-    .limit(_READ_AT_ONCE)
+    .limit(_ADDED_AT_ONCE)
+    .subquery("looked_at")
 )
-_PAYMENTS = select(
-    payments.c.id, payments.c.currency, payments.c.currency_digits, payments.c.amount_minor, payments.c.decline_code
-).where(payments.c.id.in_(bindparam("ids", expanding=True)))
-_REFUNDS = (
-    select(refunds.c.id, payments.c.currency, payments.c.currency_digits, refunds.c.amount_minor)
-    .join(payments, payments.c.id == refunds.c.payment_id)
-    .where(refunds.c.id.in_(bindparam("ids", expanding=True)))
+_DECLINE_CODE = case((and_(_ENTRIES.c.kind == "payment", _ENTRIES.c.to_state == "failed"), payments.c.decline_code))
+_STEP = (
+    _ENTRIES.c.kind,
+    func.coalesce(_ENTRIES.c.from_state, "").label("from_state"),
+    _ENTRIES.c.to_state,
+    func.coalesce(payments.c.currency, "").label("currency"),
+    func.coalesce(payments.c.currency_digits, 0).label("currency_digits"),
+    func.coalesce(_DECLINE_CODE, "").label("decline_code"),
+)
+# An entry tells of a payment, or of a refund of one; or else of an order, which is no payment's id.
+_ADDED = (
+    select(
+        *_STEP,
+        func.count().label("times"),
+        func.sum(func.coalesce(refunds.c.amount_minor, payments.c.amount_minor, 0)).label("amount_minor"),
+        func.max(_ENTRIES.c.id).label("last_id"),
+    )
+    .select_from(
+        _ENTRIES.outerjoin(refunds, and_(_ENTRIES.c.kind == "refund", refunds.c.id == _ENTRIES.c.object_id)).outerjoin(
+            payments, payments.c.id == func.coalesce(refunds.c.payment_id, _ENTRIES.c.object_id)
+        )
+    )
+    .group_by(*_STEP)
 )
 
 
@@ -142,30 +160,12 @@ async def _sums_until(connection: AsyncConnection, moment: int) -> Sums:
 async def _count(connection: AsyncConnection, sums: Sums, from_at: int, until_at: int) -> None:
     """Add what happened between the two."""
     after, until = first_id(from_at), first_id(until_at)
-    while rows := (await connection.execute(_ENTRIES, {"after": after, "until": until})).all():
-        money = await _money_of(connection, rows)
+    while rows := (await connection.execute(_ADDED, {"after": after, "until": until})).all():
         for row in rows:
-            if row.kind == "order":
-                sums.add(Step("order", row.from_state or "", row.to_state), 1, 0)
-            elif row.object_id in money:
-                currency, digits, amount_minor, code = money[row.object_id]
-                is_declined = row.to_state == PaymentStatus.FAILED
-                step = Step(row.kind, row.from_state or "", row.to_state, currency, digits, code if is_declined else "")
-                sums.add(step, 1, amount_minor)
-        after = rows[-1].id
-
-
-async def _money_of(connection: AsyncConnection, rows: Any) -> dict[str, tuple[str, int, int, str]]:
-    """Currency, its digits, minor units and decline code of each payment and refund among the entries."""
-    found = {}
-    ids = {kind: [row.object_id for row in rows if row.kind == kind] for kind in ("payment", "refund")}
-    if ids["payment"]:
-        for row in await connection.execute(_PAYMENTS, {"ids": ids["payment"]}):
-            found[row.id] = (row.currency, row.currency_digits, row.amount_minor, row.decline_code or "")
-    if ids["refund"]:
-        for refund in await connection.execute(_REFUNDS, {"ids": ids["refund"]}):
-            found[refund.id] = (refund.currency, refund.currency_digits, refund.amount_minor, "")
-    return found
+            if row.kind != "call":
+                step = Step(*(getattr(row, name) for name in Step.__slots__))
+                sums.add(step, row.times, int(row.amount_minor))
+        after = max(row.last_id for row in rows)
 
 
 def _from_step(step: Step, until_at: int, sums: Sums) -> dict[str, Any]:
