@@ -6,8 +6,9 @@ What is sent and what comes back is written down in support.leaks, for the searc
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import aiohttp
@@ -25,6 +26,8 @@ from payorder.edge.status import STATUS
 from support.leaks import LEDGER
 
 Body = dict[str, Any]
+
+BUSY_DELAYS_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0)
 
 # RPC -> REST method, path, and the name of the request field that is the body.
 ROUTES: Mapping[str, tuple[str, str, str | None]] = {
@@ -73,7 +76,18 @@ class Answer:
 class Door(Protocol):
     name: str
 
-    async def call(self, rpc: str, request: Body, *, token: str | None) -> Answer: ...
+    async def call(self, rpc: str, request: Body, *, token: str | None, repeats_busy: bool = True) -> Answer: ...
+
+
+async def repeat_while_busy(call: Callable[[], Awaitable[Answer]]) -> Answer:
+    """As the contract asks of clients: nothing was done, so the same is asked again, a few times."""
+    answer = await call()
+    for delay_seconds in BUSY_DELAYS_SECONDS:
+        if answer.reason != "BUSY":
+            break
+        await asyncio.sleep(delay_seconds)
+        answer = await call()
+    return answer
 
 
 class RestDoor:
@@ -85,7 +99,11 @@ class RestDoor:
         self._session = session
         self.url = f"http://{address}"
 
-    async def call(self, rpc: str, request: Body, *, token: str | None) -> Answer:
+    async def call(self, rpc: str, request: Body, *, token: str | None, repeats_busy: bool = True) -> Answer:
+        once = partial(self._call_once, rpc, request, token)
+        return await (repeat_while_busy(once) if repeats_busy else once())
+
+    async def _call_once(self, rpc: str, request: Body, token: str | None) -> Answer:
         method, path, body_field = ROUTES[rpc]
         fields = dict(request)
         url = self.url + path.format_map(fields)
@@ -164,7 +182,19 @@ class GrpcDoor:
         self._payments = PaymentServiceStub(channel)
         self._admin = AdminServiceStub(channel)
 
-    async def call(self, rpc: str, request: Body, *, token: str | None, timeout_seconds: float | None = 20) -> Answer:
+    async def call(
+        self,
+        rpc: str,
+        request: Body,
+        *,
+        token: str | None,
+        timeout_seconds: float | None = 20,
+        repeats_busy: bool = True,
+    ) -> Answer:
+        once = partial(self._call_once, rpc, request, token, timeout_seconds)
+        return await (repeat_while_busy(once) if repeats_busy else once())
+
+    async def _call_once(self, rpc: str, request: Body, token: str | None, timeout_seconds: float | None) -> Answer:
         rpc = "GetPayment" if rpc == "GetLatestPayment" else rpc
         metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
         method = self._method(rpc)
