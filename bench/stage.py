@@ -93,7 +93,7 @@ class Stage:
         meter = await self._start(name, command, environment, lambda: _is_serving(address))
         return Target(name, address, database_url, self._meters(meter, database_url))
 
-    async def floor(self, name: str, database_url: str) -> Target:
+    async def floor(self, name: str, database_url: str, *, obeys_rules: bool = False) -> Target:
         address = free_address()
         options = {
             "listen": address,
@@ -101,6 +101,7 @@ class Stage:
             "owner": OWNER,
             "latency_seconds": 0,
             "pool_size": POOL_SIZE,
+            "obeys_rules": obeys_rules,
         }
         command = [sys.executable, "-m", "bench.floor", json.dumps(options)]
         meter = await self._start(name, command, _environment(), lambda: accepts(address))

@@ -8,6 +8,7 @@ from bench.sizes import Sizes
 from bench.stage import Stage, Target
 
 FLOOR = "floor"
+RULES = "floor, with the contract's rules"
 YARDSTICK = "yardstick (JSON)"
 PAYORDER = "payorder"
 KEYED = "payorder, with idempotency keys"
@@ -43,6 +44,7 @@ async def measure(stage: Stage, sizes: Sizes) -> list[Section]:
 
 def _saturated(figures: dict[str, Figures], sizes: Sizes) -> Section:
     cpu_ratio = figures[PAYORDER].cpu_ms["server"] / figures[FLOOR].cpu_ms["server"]
+    rules_ratio = figures[PAYORDER].cpu_ms["server"] / figures[RULES].cpu_ms["server"]
     rate_ratio = figures[PAYORDER].per_second / figures[YARDSTICK].per_second
     json_ratio = figures[ENVOY_HTTP1].per_second / figures[YARDSTICK].per_second
     server_ratio = figures[YARDSTICK].cpu_ms["server"] / figures[PAYORDER].cpu_ms["server"]
@@ -54,7 +56,14 @@ def _saturated(figures: dict[str, Figures], sizes: Sizes) -> Section:
         columns=_COLUMNS,
         rows=[_row(name, each) for name, each in figures.items()],
         goals=[
-            Goal("server CPU against the floor", cpu_ratio, "at most", 1.3, "x"),
+            Goal(
+                "server CPU against the floor",
+                cpu_ratio,
+                "at most",
+                1.3,
+                "x",
+                f"against a floor that also keeps the contract's rules {rules_ratio:.2f}x",
+            ),
             Goal(
                 "throughput against the yardstick",
                 rate_ratio,
@@ -99,6 +108,7 @@ async def _targets(stage: Stage) -> list[Target]:
     behind_envoy = await stage.behind_envoy(payorder)
     return [
         await stage.floor(FLOOR, await stage.postgres_url("floor")),
+        await stage.floor(RULES, await stage.postgres_url("rules"), obeys_rules=True),
         payorder,
         payorder.called(KEYED, has_keys=True),
         payorder.called(TOKENS, has_own_tokens=True),
