@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.measure import Mismatch, pay
 from bench.report import Section
-from bench.sections.pay import FLOOR, PAYORDER
+from bench.sections.pay import FLOOR, PAYORDER, RULES
 from bench.sizes import Sizes
 from bench.stage import Stage, Target
 
@@ -37,7 +37,7 @@ _OURS = (
     ),
     ("statements, their connections and asyncpg", r"payorder/adapters/database/|bench/floor/.*_write|asyncpg"),
     ("workflow", r"payorder/workflows/|payorder/adapters/system"),
-    ("handler of the floor", r"(pay_order|_masked|_reply|_to_json) \(bench/floor/"),
+    ("handler of the floor", r"(pay_order|pay_order_by_the_rules|_new_payment|_masked|_reply|_to_json) \(bench/floor/"),
 )
 _LIBRARIES = (
     ("gRPC", r"grpc"),
@@ -50,6 +50,7 @@ _LIBRARIES = (
 async def measure(stage: Stage, sizes: Sizes) -> list[Section]:
     targets = [
         await stage.floor(FLOOR, await stage.postgres_url("floor")),
+        await stage.floor(RULES, await stage.postgres_url("rules"), obeys_rules=True),
         await stage.payorder(PAYORDER, await stage.postgres_url("payorder")),
     ]
     found = {target.name: await _profile(stage, target, sizes) for target in targets}
@@ -100,15 +101,14 @@ def _part(frames: list[str]) -> str:
 
 
 def _section(found: dict[str, dict[str, float]], sizes: Sizes) -> Section:
-    floor, ours = found[FLOOR], found[PAYORDER]
-    parts = sorted(floor.keys() | ours.keys(), key=lambda part: -ours.get(part, 0))
-    rows = [[part, *(f"{each[part]:.3f}" if part in each else "" for each in (floor, ours))] for part in parts]
-    totals = ["together", *(f"{sum(each.values()):.3f}" for each in (floor, ours))]
+    parts = sorted(set().union(*found.values()), key=lambda part: -found[PAYORDER].get(part, 0))
+    rows = [[part, *(f"{each[part]:.3f}" if part in each else "" for each in found.values())] for part in parts]
+    totals = ["together", *(f"{sum(each.values()):.3f}" for each in found.values())]
     return Section(
         name="profile",
         title="Where the server's processor time goes",
         about=f"Milliseconds of a PayOrder, by py-spy, {sizes.callers} callers. Processor latency 0.",
-        columns=("part", "floor", "payorder"),
+        columns=("part", *found),
         rows=[*rows, totals],
         data=found,
     )
