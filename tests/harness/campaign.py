@@ -185,7 +185,7 @@ async def databases(engine: str, folder: Path) -> AsyncIterator[Callable[[Path],
         return
     from support.stack import running_postgres  # noqa: PLC0415 - only where it is asked for
 
-    async with running_postgres(folder / "postgres") as server:
+    async with running_postgres(folder / "postgres", max_connections="500") as server:
 
         async def new(_folder: Path) -> str:
             return await new_postgresql(server)

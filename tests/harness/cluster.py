@@ -16,6 +16,8 @@ from harness.launcher import Arming, Service
 from harness.stage import Stage
 
 _ARMED_SECONDS_MAX = 1.0
+# Where only some points are wanted, they are waited for.
+_WANTED_SECONDS_MAX = 4.0
 
 
 @dataclass(slots=True)
@@ -136,8 +138,10 @@ class Cluster:
         if not self._points and random.random() < 0.25:
             return None, random.uniform(0.02, 0.4)
         point = random.choice(self._points or (PAUSES if pauses else POINTS))
-        nth = random.choice((1, 1, 1, 1, 2, 3)) if point.startswith(("claim", "charge", "settle")) else 1
-        return Arming(point, nth, "pause" if pauses else "kill"), _ARMED_SECONDS_MAX
+        repeats = not self._points and point.startswith(("claim", "charge", "settle"))
+        nth = random.choice((1, 1, 1, 1, 2, 3)) if repeats else 1
+        armed_seconds = _WANTED_SECONDS_MAX if self._points else _ARMED_SECONDS_MAX
+        return Arming(point, nth, "pause" if pauses else "kill"), armed_seconds
 
     async def _start(self, arming: Arming | None) -> Service:
         service = await self._stage.start_service(arming)

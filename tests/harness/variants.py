@@ -100,10 +100,10 @@ def _hot_claim_of_a_taken_order() -> None:
     "I5",
     engine="postgresql",
     needs=BARE_EVENTS,
-    pauses=12,
-    kills=4,
+    pauses=8,
+    kills=2,
     charges=ALWAYS_OK,
-    points=("charge.after_answer", "cancel.after_answer"),
+    points=("charge.after_answer",),
 )
 def _hot_settle_unconditionally() -> None:
     conditions = (" AND active_payment_id = $1", " AND status IN ('processing', 'unknown')")
@@ -317,10 +317,10 @@ def _no_unique_index() -> None:
     "settle without compare-and-set",
     "I5",
     needs=BARE_EVENTS,
-    pauses=12,
-    kills=4,
+    pauses=8,
+    kills=2,
     charges=ALWAYS_OK,
-    points=("charge.after_answer", "cancel.after_answer"),
+    points=("charge.after_answer",),
 )
 def _settle_unconditionally() -> None:
     succeeded, columns = bindparam("succeeded"), orders_table.c
