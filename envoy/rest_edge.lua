@@ -15,7 +15,8 @@ local METHODS = { "GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS", "T
 -- Nothing else of a REST caller reaches the service: the transcoder would hand every header on as gRPC metadata, where
 -- names such as grpc-timeout, x-http-status or x-user-id have a meaning of their own.
 local FORWARDED = {
-  "host", "authorization", "content-type", "content-length", "transfer-encoding", "accept", "user-agent", "origin",
+  "host", "authorization", "content-type", "content-length", "transfer-encoding", "accept", "accept-language",
+  "user-agent", "origin",
   "idempotency-key", "traceparent", "x-request-id", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert",
 }
 local SEGMENTS_LOGGED_MAX = 8
@@ -108,6 +109,15 @@ local function query_is_allowed(query, names)
   return true
 end
 
+-- A receipt is one resource in several forms. The transcoder tells methods apart by their path alone, so a form that the
+-- query asks for becomes one.
+local function lead_to_document(headers, path, query, segments)
+  if #segments == 3 and segments[3] == "receipt" and ("&" .. query):find("&format=", 1, true) then
+    segments[4] = "document"
+    headers:replace(":path", path .. "/document?" .. query)
+  end
+end
+
 local function is_json(content_type)
   local charset = (content_type or ""):lower():match("^application/json%s*(.*)$")
   return charset == "" or (charset and charset:find('^;%s*charset="?utf%-8"?%s*$') ~= nil)
@@ -190,6 +200,7 @@ function envoy_on_request(handle)
   metadata:set("rest_edge", "kind", "rest")
   metadata:set("rest_edge", "path", redacted(segments))
   metadata:set("rest_edge", "method", methods[method] and method or "-")
+  lead_to_document(headers, path, query, segments)
 
   local index, status = judge(headers, segments, query)
   if not index then

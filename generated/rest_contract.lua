@@ -145,4 +145,27 @@ return {
     segments = { { literal = "orders" }, { parameter = "order_id" }, { literal = "payments" } },
     query = { pageSize = true, pageToken = true },
   },
+  {
+    rpc = "payments.v1.PaymentService/GetReceipt",
+    method = "GET",
+    segments = { { literal = "orders" }, { parameter = "order_id" }, { literal = "receipt" } },
+    query = {},
+  },
+  {
+    rpc = "payments.v1.PaymentService/RenderReceipt",
+    method = "GET",
+    segments = {
+      { literal = "orders" },
+      { parameter = "order_id" },
+      { literal = "receipt" },
+      { literal = "document" },
+    },
+    query = { format = true, locale = true },
+  },
+  {
+    rpc = "payments.v1.PaymentService/GetReceiptKeys",
+    method = "GET",
+    segments = { { literal = ".well-known" }, { literal = "receipt-keys" } },
+    query = {},
+  },
 }

@@ -20,7 +20,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 HEADER = "-- Made from the descriptor set by tools/rest_contract.py. Run ./dev generate instead of editing.\n"
-LITERAL = re.compile(r"[A-Za-z0-9_-]+")
+LITERAL = re.compile(r"\.?[A-Za-z0-9_-]+")
 PARAMETER = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 VERBS = ("get", "post", "delete", "put", "patch")
 # These messages are a single string in JSON; the other well-known types are free-form or need rules of their own.

@@ -13,7 +13,8 @@ import stamina
 from payorder.adapters.database import roles
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.store import DatabaseStore
-from payorder.adapters.signing import Ed25519Signer, NoSigningKey
+from payorder.adapters.receipts.printer import Printer
+from payorder.adapters.signing import Ed25519Signer, NoSigningKey, PublicKey, read_key_set
 from payorder.adapters.system import SystemClock, new_id
 from payorder.adapters.tokens.files import DisabledSubjects, FileKeySet
 from payorder.adapters.tokens.keys import NoKeySet
@@ -26,13 +27,13 @@ from payorder.edge.admin import AdminServicer
 from payorder.edge.idempotency import IdempotencyKeys
 from payorder.edge.orders import OrderServicer
 from payorder.edge.payments import PaymentServicer
+from payorder.edge.receipts import Receipts
 from payorder.edge.replies import to_order_reply, to_payment_reply
 from payorder.edge.server import EdgeServer, ServerLimits
 from payorder.edge.steps import CallSteps
 from payorder.observability.logging import CallLog
 from payorder.ports.clock import Clock
 from payorder.ports.processor import Processor, ProcessorFactory
-from payorder.ports.signing import Signer
 from payorder.ports.store import Store
 from payorder.workflows.add_up_statistics import AddUpStatistics
 from payorder.workflows.background import Background
@@ -43,6 +44,7 @@ from payorder.workflows.fulfil_order import FulfilOrder
 from payorder.workflows.pay_order import ChargeLimits, PayOrder
 from payorder.workflows.reconcile import Reconcile, ReconcileLimits
 from payorder.workflows.seal_audit_log import SealAuditLog
+from payorder.workflows.sign_receipt import SignReceipt
 
 PROCESSORS = "payorder.processors"
 _COMPARE_TIMEOUT_SECONDS = 60.0
@@ -170,21 +172,21 @@ def _assemble(
     shares_port: bool,
 ) -> tuple[EdgeServer, Reconcile]:
     keys = IdempotencyKeys(settings.fingerprint_secrets)
+    receipts = _receipts(settings, store, log)
     reconcile = _reconcile(settings, store, processor, clock, log)
-    cancel_order = CancelOrder(
-        store=store,
-        clock=clock,
-        new_id=new_id,
-        render=to_order_reply,
-        refund=reconcile.refund,
-        background=background,
-    )
+    cancel_order = _cancel_order(store, clock, background, reconcile)
     create_order = CreateOrder(store=store, clock=clock, new_id=new_id, render=to_order_reply)
     pay_order = _pay_order(settings, store, processor, clock, background)
     server = EdgeServer(
-        orders=OrderServicer(create_order=create_order, cancel_order=cancel_order, store=store, keys=keys),
+        orders=OrderServicer(
+            create_order=create_order, cancel_order=cancel_order, store=store, keys=keys, receipts=receipts
+        ),
         payments=PaymentServicer(
-            pay_order=pay_order, store=store, keys=keys, answer_within_seconds=settings.answer_within_seconds
+            pay_order=pay_order,
+            store=store,
+            keys=keys,
+            receipts=receipts,
+            answer_within_seconds=settings.answer_within_seconds,
         ),
         admin=AdminServicer(
             force_cancel=_force_cancel(settings, store, processor, clock, background, reconcile),
@@ -197,6 +199,17 @@ def _assemble(
         limits=_server_limits(settings, shares_port),
     )
     return server, reconcile
+
+
+def _cancel_order(store: Store, clock: Clock, background: Background, reconcile: Reconcile) -> CancelOrder:
+    return CancelOrder(
+        store=store,
+        clock=clock,
+        new_id=new_id,
+        render=to_order_reply,
+        refund=reconcile.refund,
+        background=background,
+    )
 
 
 def _steps(settings: Settings, store: Store, tokens: JwtVerifier, log: CallLog) -> CallSteps:
@@ -279,7 +292,7 @@ def _sealing(settings: Settings, store: Store, log: CallLog) -> list[SealAuditLo
         return []
     sealing = SealAuditLog(
         store=store,
-        signer=load_signer(settings.audit_signing_key),
+        signer=_load_signer("PAYORDER_AUDIT_SIGNING_KEY", settings.audit_signing_key),
         every_seconds=settings.audit_seal_every_seconds,
         on_seal=lambda seal: log.event(
             "audit log sealed", number=seal.number, entries=seal.entry_count, digest=seal.hash.hex(), key=seal.key_id
@@ -289,11 +302,36 @@ def _sealing(settings: Settings, store: Store, log: CallLog) -> list[SealAuditLo
     return [sealing]
 
 
-def load_signer(path: str) -> Signer:
+def _load_signer(setting: str, path: str) -> Ed25519Signer:
     try:
-        return Ed25519Signer(Path(path))
+        return Ed25519Signer.read(Path(path))
     except NoSigningKey as error:
-        raise SettingsFault("PAYORDER_AUDIT_SIGNING_KEY: cannot be read as an Ed25519 private key in PEM") from error
+        raise SettingsFault(f"{setting}: cannot be read as an Ed25519 private key in PEM") from error
+
+
+def _receipts(settings: Settings, store: Store, log: CallLog) -> Receipts:
+    signer = _receipt_signer(settings, log)
+    sign = SignReceipt(signer=signer, public_url=settings.public_url)
+    return Receipts(store=store, sign=sign, printer=Printer(), keys=_receipt_keys(settings, signer))
+
+
+def _receipt_signer(settings: Settings, log: CallLog) -> Ed25519Signer:
+    """In development a key that is forgotten with the process will do. Raises SettingsFault."""
+    if settings.receipt_signing_key is not None:
+        return _load_signer("PAYORDER_RECEIPT_SIGNING_KEY", settings.receipt_signing_key)
+    if settings.env is Environment.PRODUCTION:
+        raise SettingsFault("PAYORDER_RECEIPT_SIGNING_KEY: must be given in production")
+    log.event("receipts signed with a key of this process", reason="PAYORDER_RECEIPT_SIGNING_KEY is not set")
+    return Ed25519Signer.generate()
+
+
+def _receipt_keys(settings: Settings, signer: Ed25519Signer) -> list[PublicKey]:
+    """The key that signs, and those of before, each once. Raises SettingsFault."""
+    try:
+        previous = read_key_set(Path(settings.receipt_keys_previous)) if settings.receipt_keys_previous else []
+    except NoSigningKey as error:
+        raise SettingsFault("PAYORDER_RECEIPT_KEYS_PREVIOUS: cannot be read as a key set (RFC 7517)") from error
+    return list({key.key_id: key for key in (signer.public_key, *previous)}.values())
 
 
 def _tokens(settings: Settings, log: CallLog) -> JwtVerifier:

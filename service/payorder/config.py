@@ -76,6 +76,10 @@ class Settings(BaseSettings):
     audit_signing_key: Annotated[str | None, Field(description="path of an Ed25519 private key in PEM")] = None
     audit_seal_every_seconds: Annotated[float, Field(gt=0)] = 60.0
 
+    receipt_signing_key: Annotated[str | None, Field(description="path of an Ed25519 private key in PEM")] = None
+    receipt_keys_previous: Annotated[str | None, Field(description="path of a key set (RFC 7517)")] = None
+    public_url: Annotated[str, Field(pattern=r"^(https?://[^\s?#]*[^\s?#/])?$")] = ""
+
     declines_per_order_max: Annotated[int, Field(ge=0)] = 5
     declines_per_owner_max: Annotated[int, Field(ge=0)] = 10
     attempts_per_source_max: Annotated[int, Field(ge=0, le=1000)] = 10

@@ -11,6 +11,7 @@ import pytest
 from payorder.config import DEVELOPMENT_ISSUER, PREFIX, Settings
 from payorder.local.issuer import Issuer
 from support.service import install_processor
+from support.signing_keys import new_signing_key
 from support.stack import environment_without_payorder
 
 SHOW = "import os; from payorder.config import Settings; print(repr(Settings.from_env()))"
@@ -103,6 +104,9 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"DATABASE_URL": "leak"}, "DATABASE_URL"),
     ({"DATABASE_URL": ""}, "DATABASE_URL"),
     ({"JWKS": "http://issuer.example/jwks.json"}, "JWKS"),
+    ({"PUBLIC_URL": "leak.example"}, "PUBLIC_URL"),
+    ({"PUBLIC_URL": "https://leak.example/"}, "PUBLIC_URL"),
+    ({"PUBLIC_URL": "https://leak.example?a"}, "PUBLIC_URL"),
 ]
 
 READ_EACH = """
@@ -147,14 +151,25 @@ def test_production_refuses_every_bad_setting_in_one_line_that_names_it() -> Non
             {"AUDIT_SIGNING_KEY": "/proc/self/status"},
             "payorder: PAYORDER_AUDIT_SIGNING_KEY: cannot be read as an Ed25519 private key in PEM",
         ),
+        ({"RECEIPT_SIGNING_KEY": None}, "payorder: PAYORDER_RECEIPT_SIGNING_KEY: must be given in production"),
+        (
+            {"RECEIPT_SIGNING_KEY": "/proc/self/status"},
+            "payorder: PAYORDER_RECEIPT_SIGNING_KEY: cannot be read as an Ed25519 private key in PEM",
+        ),
+        (
+            {"RECEIPT_KEYS_PREVIOUS": "/proc/self/status"},
+            "payorder: PAYORDER_RECEIPT_KEYS_PREVIOUS: cannot be read as a key set (RFC 7517)",
+        ),
         (
             {"DATABASE_URL": "postgresql://postgres@127.0.0.1:1/payorder"},
             "payorder: PAYORDER_DATABASE_URL: the database does not answer, so its role is not known",
         ),
     ],
 )
-def test_what_cannot_be_used_is_told_in_one_line(changes: dict[str, str], expected: str) -> None:
-    ended = serve(GOOD | {"DATABASE_URL": "sqlite:////nowhere/payorder.db"} | changes)
+def test_what_cannot_be_used_is_told_in_one_line(changes: dict[str, str | None], expected: str, tmp_path: Path) -> None:
+    key = str(new_signing_key(tmp_path / "key.pem"))
+    settings = GOOD | {"DATABASE_URL": "sqlite:////nowhere/payorder.db", "RECEIPT_SIGNING_KEY": key} | changes
+    ended = serve({name: value for name, value in settings.items() if value is not None})
     assert (1, expected) == (ended.returncode, ended.stderr.strip().rpartition("\n")[2])
     assert "Traceback" not in ended.stderr
 

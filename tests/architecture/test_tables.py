@@ -32,6 +32,10 @@ SCOPES = {
     "PaymentService/PayOrder": "write:orders",
     "PaymentService/GetPayment": "read:orders",
     "PaymentService/ListPayments": "read:orders",
+    "PaymentService/GetReceipt": "read:orders",
+    "PaymentService/RenderReceipt": "read:orders",
+    # The keys with which anybody verifies.
+    "PaymentService/GetReceiptKeys": None,
     "AdminService/ListOrders": "admin",
     "AdminService/ForceCancelOrder": "admin",
     "AdminService/UpdateOrderStatus": "admin",
@@ -54,6 +58,7 @@ REASONS = {
     "ORDER_CANCELLED": ("FAILED_PRECONDITION", 409),
     "ILLEGAL_STATUS_CHANGE": ("FAILED_PRECONDITION", 409),
     "ENTRY_NOT_FOUND": ("NOT_FOUND", 404),
+    "RECEIPT_NOT_FOUND": ("NOT_FOUND", 404),
     "PAYMENT_IN_PROGRESS": ("ABORTED", 409),
     "IDEMPOTENCY_KEY_REUSED": ("INVALID_ARGUMENT", 422),
     "PAYMENT_DECLINED": ("FAILED_PRECONDITION", 422),
@@ -114,7 +119,7 @@ def methods() -> list[MethodDescriptor]:
 
 def test_every_rpc_has_a_scope_and_nothing_else_has_one() -> None:
     assert {PACKAGE_PREFIX + rpc: SCOPES[rpc] for rpc in rpcs()} == {name: each.scope for name, each in METHODS.items()}
-    assert {READ_ORDERS, WRITE_ORDERS, ADMIN} == set(SCOPES.values())
+    assert {READ_ORDERS, WRITE_ORDERS, ADMIN, None} == set(SCOPES.values())
 
 
 def test_what_an_administrator_reads_is_recorded() -> None:

@@ -59,7 +59,7 @@ class Log:
         return words
 
     def check(self, connection: AsyncConnection) -> AuditCheck:
-        key = Ed25519Signer(self.key_path).public_key
+        key = Ed25519Signer.read(self.key_path).public_key
         return AuditCheck(connection, {key.key_id: key})
 
 
@@ -101,7 +101,7 @@ async def log(
 
 
 async def written(database: Database, key_path: Path) -> Log:
-    store, signer = store_on(database), Ed25519Signer(key_path)
+    store, signer = store_on(database), Ed25519Signer.read(key_path)
     chains = {REFUNDED: await refunded(store), CALLER: CALLER}
     for outcome in ("done", "refused"):
         await store.record_call(CallRecord("AdminService/ListOrders", outcome, by("root"), "{}"))
@@ -313,7 +313,7 @@ async def test_a_seal_that_was_taken_out_is_found_by_the_next(log: Log) -> None:
 
 
 async def test_of_many_replicas_one_makes_a_seal(database: Database, tmp_path: Path) -> None:
-    store, signer = store_on(database), Ed25519Signer(new_signing_key(tmp_path / "key.pem"))
+    store, signer = store_on(database), Ed25519Signer.read(new_signing_key(tmp_path / "key.pem"))
     await paid(store)
     await asyncio.sleep(0.005)
     made = await asyncio.gather(*(store.seal_audit_log(signer, AT_ONCE) for _ in range(10)))
@@ -323,7 +323,7 @@ async def test_of_many_replicas_one_makes_a_seal(database: Database, tmp_path: P
 
 
 async def test_what_is_too_young_and_what_is_nothing_is_not_sealed(database: Database, tmp_path: Path) -> None:
-    store, signer = store_on(database), Ed25519Signer(new_signing_key(tmp_path / "key.pem"))
+    store, signer = store_on(database), Ed25519Signer.read(new_signing_key(tmp_path / "key.pem"))
     assert await sealed(store, signer) is None
     await paid(store)
     assert await store.seal_audit_log(signer, Interval(every_seconds=0, settled_after_seconds=60)) is None
@@ -339,7 +339,7 @@ async def test_what_is_too_young_and_what_is_nothing_is_not_sealed(database: Dat
 
 
 async def test_a_key_that_was_changed_is_told_by_its_id(log: Log, tmp_path: Path) -> None:
-    other = Ed25519Signer(new_signing_key(tmp_path / "other.pem")).public_key
+    other = Ed25519Signer.read(new_signing_key(tmp_path / "other.pem")).public_key
     async with log.database.snapshot() as connection:
         check = AuditCheck(connection, {other.key_id: other})
         assert [1, 2] == [fault.seq async for fault in check.faults()]
@@ -373,7 +373,7 @@ async def test_the_command_finds_a_deleted_row(engine: str, tmp_path: Path, new_
     database = Database(url, pool_size=2, pool_timeout_seconds=5)
     log = await written(database, new_signing_key(tmp_path / "key.pem"))
     public = tmp_path / "public.pem"
-    signer = Ed25519Signer(log.key_path)
+    signer = Ed25519Signer.read(log.key_path)
     public.write_bytes(
         signer._key.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo

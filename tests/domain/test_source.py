@@ -59,7 +59,7 @@ def test_a_masked_bank_account_is_what_the_contract_shows() -> None:
 def test_a_masked_source_has_no_place_for_a_cvc_or_the_lines_and_city_of_an_address() -> None:
     allowed = {
         *("object", "name", "number", "exp_month", "exp_year", "address_country", "address_post_code"),
-        *("sort_code", "routing_number", "account_type", "bank_name", "country"),
+        *("sort_code", "routing_number", "account_type", "bank_name", "country", "brand"),
     }
     assert allowed == {field.name for field in fields(MaskedSource)}
 

@@ -76,6 +76,9 @@ MATRIX = (
     Row("GetPayment by its id", "PaymentService/GetPayment", OF_ALICE, "paid", "GetPayment"),
     Row("GetPayment by its order", "PaymentService/GetPayment", OF_ALICE, "paid", "GetLatestPayment"),
     Row("ListPayments", "PaymentService/ListPayments", OF_ALICE, "paid"),
+    Row("GetReceipt", "PaymentService/GetReceipt", OF_ALICE, "paid"),
+    Row("RenderReceipt", "PaymentService/RenderReceipt", OF_ALICE, "paid", request={"format": "html"}),
+    Row("GetReceiptKeys", "PaymentService/GetReceiptKeys", only(*IDENTITIES)),
     Row("ListOrders of everybody", "AdminService/ListOrders", ADMINISTRATION, call="ListAllOrders"),
     Row(
         "ForceCancelOrder",
@@ -107,9 +110,19 @@ def test_every_rpc_is_in_the_matrix() -> None:
     assert methods_of_the_contract() == {row.method for row in MATRIX}
 
 
-def test_every_rpc_needs_a_scope() -> None:
+def test_every_rpc_needs_a_scope_but_the_one_that_publishes_keys() -> None:
     assert {PACKAGE_PREFIX + method for method in methods_of_the_contract()} == set(METHODS)
-    assert all(method.scope for method in METHODS.values())
+    assert ["PaymentService/GetReceiptKeys"] == [method.name for method in METHODS.values() if not method.scope]
+
+
+async def test_without_a_token_there_are_keys_of_receipts_and_nothing_else(stack: Stack, orders: Orders) -> None:
+    for door in (stack.rest, stack.grpc, stack.grpc_through_envoy):
+        answers = {
+            row.method: await door.call(row.rpc, await request_of(stack, orders, row), token=None) for row in MATRIX
+        }
+        answered = [method for method, answer in answers.items() if "UNAUTHENTICATED" != answer.code]
+        assert ["PaymentService/GetReceiptKeys"] == answered, door.name
+        assert "OK" == answers["PaymentService/GetReceiptKeys"].code
 
 
 @pytest.mark.parametrize(("row", "identity"), CELLS)

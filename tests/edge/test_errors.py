@@ -82,8 +82,10 @@ def no_id(rpc: str) -> Row:
     )
 
 
-REQUESTS = {"PayOrder": pay(), "CreateOrder": ORDER}
-ABOUT_AN_ORDER = ("GetOrder", "CancelOrder", "PayOrder", "GetLatestPayment", "ListPayments")
+REQUESTS = {"PayOrder": pay(), "CreateOrder": ORDER, "RenderReceipt": {"format": "pdf"}}
+ABOUT_AN_ORDER = (
+    *("GetOrder", "CancelOrder", "PayOrder", "GetLatestPayment", "ListPayments", "GetReceipt", "RenderReceipt"),
+)
 PAYMENT_ID = frozenset({"paymentId"})
 
 ROWS = (
@@ -145,6 +147,24 @@ ROWS = (
     without_scope("GetLatestPayment", WRITE_ONLY),
     without_scope("ListPayments", WRITE_ONLY),
     *(not_found(rpc, state) for rpc in ABOUT_AN_ORDER for state in ("nobody's", "bob's")),
+    without_scope("GetReceipt", WRITE_ONLY),
+    without_scope("RenderReceipt", WRITE_ONLY),
+    *(
+        Row(f"{rpc} of {state}", rpc, "NOT_FOUND", 404, "RECEIPT_NOT_FOUND", state, REQUESTS.get(rpc, {}))
+        for rpc in ("GetReceipt", "RenderReceipt")
+        for state in ("placed", "cancelled")
+    ),
+    *(
+        broken(f"a receipt with {name} {value}", {"format": "pdf"} | {name: value}, {name: code}, "RenderReceipt")
+        for name, value, code in (
+            ("format", "json", "not_supported"),
+            ("format", "../../x", "not_supported"),
+            ("format", "html\r\nSet-Cookie: a=b", "not_supported"),
+            ("locale", "../../de", "invalid_format"),
+            ("locale", "en_GB", "invalid_format"),
+            ("locale", "d" * 9, "invalid_format"),
+        )
+    ),
     Row("the latest payment of an order without any", "GetLatestPayment", "NOT_FOUND", 404, "ORDER_NOT_FOUND"),
     Row(
         "an order that is paid",

@@ -262,6 +262,7 @@ async def test_a_token_of_the_development_issuer_is_refused_in_production(tmp_pa
         "processor": "sandbox",
         "fingerprint_key": "f" * 32,
         "audit_signing_key": str(new_signing_key(tmp_path / "key.pem")),
+        "receipt_signing_key": str(new_signing_key(tmp_path / "receipts.pem")),
     }
     async with serving(tmp_path, f"sqlite:///{tmp_path / 'payorder.db'}", **production) as service:
         answer = await service.grpc.call("ListOrders", {}, token=service.token())

@@ -39,6 +39,9 @@ ROUTES: Mapping[str, tuple[str, str, str | None]] = {
     "GetPayment": ("GET", "/payments/{paymentId}", None),
     "GetLatestPayment": ("GET", "/orders/{orderId}/payment", None),
     "ListPayments": ("GET", "/orders/{orderId}/payments", None),
+    "GetReceipt": ("GET", "/orders/{orderId}/receipt", None),
+    "RenderReceipt": ("GET", "/orders/{orderId}/receipt", None),
+    "GetReceiptKeys": ("GET", "/.well-known/receipt-keys", None),
     "ListAllOrders": ("GET", "/admin/orders", None),
     "ForceCancelOrder": ("POST", "/admin/orders/{orderId}/cancel", "*"),
     "UpdateOrderStatus": ("POST", "/admin/orders/{orderId}/status", "*"),
@@ -46,6 +49,9 @@ ROUTES: Mapping[str, tuple[str, str, str | None]] = {
     "ListAuditLogs": ("GET", "/audit-logs", None),
     "GetAuditLog": ("GET", "/audit-logs/{entryId}", None),
 }
+
+# What is answered to RenderReceipt.
+DOCUMENTS = ("text/html", "application/pdf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,8 @@ class Answer:
     # As it was received, and the metadata of a native error's ErrorInfo.
     text: str = ""
     info: Mapping[str, str] = field(default_factory=dict)
+    # Of what is no JSON.
+    content: bytes = b""
 
     @property
     def reason(self) -> str | None:
@@ -135,8 +143,11 @@ class RestDoor:
         params = {name: str(value) for name, value in (query or {}).items()}
         LEDGER.sent(data)
         async with self._session.request(method, target, data=data, params=params, headers=sent) as response:
-            text = await response.text()
-            LEDGER.received(text.encode(), b"\n".join(b": ".join(header) for header in response.raw_headers))
+            content = await response.read()
+            LEDGER.received(content, b"\n".join(b": ".join(header) for header in response.raw_headers))
+            if response.content_type in DOCUMENTS:
+                return Answer("OK", response.status, {}, response.headers, content=content)
+            text = content.decode()
             body = json.loads(text) if text else {}
             return Answer(_code_of(response.status, body), response.status, body, response.headers, text)
 

@@ -43,6 +43,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SUBJECT_DISABLED: _ErrorReason.ValueType  # 18
     ERROR_REASON_ILLEGAL_STATUS_CHANGE: _ErrorReason.ValueType  # 19
     ERROR_REASON_ENTRY_NOT_FOUND: _ErrorReason.ValueType  # 20
+    ERROR_REASON_RECEIPT_NOT_FOUND: _ErrorReason.ValueType  # 21
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper): ...
 
@@ -67,4 +68,5 @@ ERROR_REASON_IDEMPOTENCY_KEY_REUSED: ErrorReason.ValueType  # 17
 ERROR_REASON_SUBJECT_DISABLED: ErrorReason.ValueType  # 18
 ERROR_REASON_ILLEGAL_STATUS_CHANGE: ErrorReason.ValueType  # 19
 ERROR_REASON_ENTRY_NOT_FOUND: ErrorReason.ValueType  # 20
+ERROR_REASON_RECEIPT_NOT_FOUND: ErrorReason.ValueType  # 21
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

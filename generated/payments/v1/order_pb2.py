@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from payments.v1 import receipt_pb2 as payments_dot_v1_dot_receipt__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17payments/v1/order.proto\x12\x0bpayments.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x04\n\x05Order\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n\x06pet_id\x18\x02 \x01(\tH\x00R\x05petId\x88\x01\x01\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12\x16\n\x06status\x18\x04 \x01(\tR\x06status\x12!\n\x0ctotal_amount\x18\x05 \x01(\tR\x0btotalAmount\x12\x1a\n\x08\x63urrency\x18\x06 \x01(\tR\x08\x63urrency\x12%\n\x0b\x64\x65scription\x18\x07 \x01(\tH\x01R\x0b\x64\x65scription\x88\x01\x01\x12<\n\x08metadata\x18\x08 \x03(\x0b\x32 .payments.v1.Order.MetadataEntryR\x08metadata\x12\x39\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x39\n\nupdated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAt\x12/\n\x11latest_payment_id\x18\x0b \x01(\tH\x02R\x0flatestPaymentId\x88\x01\x01\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\t\n\x07_pet_idB\x0e\n\x0c_descriptionB\x14\n\x12_latest_payment_idb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17payments/v1/order.proto\x12\x0bpayments.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19payments/v1/receipt.proto\"\xde\x04\n\x05Order\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x1a\n\x06pet_id\x18\x02 \x01(\tH\x00R\x05petId\x88\x01\x01\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\x12\x16\n\x06status\x18\x04 \x01(\tR\x06status\x12!\n\x0ctotal_amount\x18\x05 \x01(\tR\x0btotalAmount\x12\x1a\n\x08\x63urrency\x18\x06 \x01(\tR\x08\x63urrency\x12%\n\x0b\x64\x65scription\x18\x07 \x01(\tH\x01R\x0b\x64\x65scription\x88\x01\x01\x12<\n\x08metadata\x18\x08 \x03(\x0b\x32 .payments.v1.Order.MetadataEntryR\x08metadata\x12\x39\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x39\n\nupdated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tupdatedAt\x12/\n\x11latest_payment_id\x18\x0b \x01(\tH\x02R\x0flatestPaymentId\x88\x01\x01\x12\x33\n\x07receipt\x18\x0c \x01(\x0b\x32\x14.payments.v1.ReceiptH\x03R\x07receipt\x88\x01\x01\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\t\n\x07_pet_idB\x0e\n\x0c_descriptionB\x14\n\x12_latest_payment_idB\n\n\x08_receiptb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,8 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ORDER_METADATAENTRY']._loaded_options = None
   _globals['_ORDER_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_ORDER']._serialized_start=74
-  _globals['_ORDER']._serialized_end=615
-  _globals['_ORDER_METADATAENTRY']._serialized_start=507
-  _globals['_ORDER_METADATAENTRY']._serialized_end=566
+  _globals['_ORDER']._serialized_start=101
+  _globals['_ORDER']._serialized_end=707
+  _globals['_ORDER_METADATAENTRY']._serialized_start=587
+  _globals['_ORDER_METADATAENTRY']._serialized_end=646
 # @@protoc_insertion_point(module_scope)

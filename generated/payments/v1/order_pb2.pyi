@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from payments.v1 import receipt_pb2 as _receipt_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -54,6 +55,7 @@ class Order(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     LATEST_PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     pet_id: _builtins.str
     user_id: _builtins.str
@@ -68,6 +70,8 @@ class Order(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def receipt(self) -> _receipt_pb2.Receipt: ...
     def __init__(
         self,
         *,
@@ -82,10 +86,11 @@ class Order(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
         latest_payment_id: _builtins.str | None = ...,
+        receipt: _receipt_pb2.Receipt | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_latest_payment_id", b"_latest_payment_id", "_pet_id", b"_pet_id", "created_at", b"created_at", "description", b"description", "latest_payment_id", b"latest_payment_id", "pet_id", b"pet_id", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_latest_payment_id", b"_latest_payment_id", "_pet_id", b"_pet_id", "_receipt", b"_receipt", "created_at", b"created_at", "description", b"description", "latest_payment_id", b"latest_payment_id", "pet_id", b"pet_id", "receipt", b"receipt", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_latest_payment_id", b"_latest_payment_id", "_pet_id", b"_pet_id", "created_at", b"created_at", "currency", b"currency", "description", b"description", "id", b"id", "latest_payment_id", b"latest_payment_id", "metadata", b"metadata", "pet_id", b"pet_id", "status", b"status", "total_amount", b"total_amount", "updated_at", b"updated_at", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_latest_payment_id", b"_latest_payment_id", "_pet_id", b"_pet_id", "_receipt", b"_receipt", "created_at", b"created_at", "currency", b"currency", "description", b"description", "id", b"id", "latest_payment_id", b"latest_payment_id", "metadata", b"metadata", "pet_id", b"pet_id", "receipt", b"receipt", "status", b"status", "total_amount", b"total_amount", "updated_at", b"updated_at", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
@@ -93,11 +98,15 @@ class Order(_message.Message):
     _WhichOneofArgType__latest_payment_id: _TypeAlias = _typing.Literal["_latest_payment_id", b"_latest_payment_id"]  # noqa: Y015
     _WhichOneofReturnType__pet_id: _TypeAlias = _typing.Literal["pet_id"]  # noqa: Y015
     _WhichOneofArgType__pet_id: _TypeAlias = _typing.Literal["_pet_id", b"_pet_id"]  # noqa: Y015
+    _WhichOneofReturnType__receipt: _TypeAlias = _typing.Literal["receipt"]  # noqa: Y015
+    _WhichOneofArgType__receipt: _TypeAlias = _typing.Literal["_receipt", b"_receipt"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__latest_payment_id) -> _WhichOneofReturnType__latest_payment_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__pet_id) -> _WhichOneofReturnType__pet_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__receipt) -> _WhichOneofReturnType__receipt | None: ...
 
 Global___Order: _TypeAlias = Order  # noqa: Y015

@@ -24,10 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from payments.v1 import payment_pb2 as payments_dot_v1_dot_payment__pb2
+from payments.v1 import receipt_pb2 as payments_dot_v1_dot_receipt__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!payments/v1/payment_service.proto\x12\x0bpayments.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19payments/v1/payment.proto\"x\n\x0fPayOrderRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId\x12=\n\x07payment\x18\x02 \x01(\x0b\x32\x1b.payments.v1.PaymentDetailsB\x06\xbaH\x03\xc8\x01\x01R\x07payment\"r\n\x11GetPaymentRequest\x12)\n\npayment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\tpaymentId\x12%\n\x08order_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\x07orderIdB\x0b\n\x02\x62y\x12\x05\xbaH\x02\x08\x01\"\xb5\x01\n\x13ListPaymentsRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId\x12+\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x01H\x00R\x08pageSize\x88\x01\x01\x12;\n\npage_token\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\tpageTokenB\x0c\n\n_page_size\"m\n\x14ListPaymentsResponse\x12-\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x19.payments.v1.OrderPaymentR\x04\x64\x61ta\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x8a\x03\n\x0ePaymentService\x12p\n\x08PayOrder\x12\x1c.payments.v1.PayOrderRequest\x1a\x19.payments.v1.OrderPayment\"+\x82\xd3\xe4\x93\x02%\"\x1a/orders/{order_id}/payment:\x07payment\x12\x88\x01\n\nGetPayment\x12\x1e.payments.v1.GetPaymentRequest\x1a\x19.payments.v1.OrderPayment\"?\x90\x02\x01\x82\xd3\xe4\x93\x02\x36\x12\x16/payments/{payment_id}Z\x1c\x12\x1a/orders/{order_id}/payment\x12{\n\x0cListPayments\x12 .payments.v1.ListPaymentsRequest\x1a!.payments.v1.ListPaymentsResponse\"&\x90\x02\x01\x82\xd3\xe4\x93\x02\x1d\x12\x1b/orders/{order_id}/paymentsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!payments/v1/payment_service.proto\x12\x0bpayments.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x19payments/v1/payment.proto\x1a\x19payments/v1/receipt.proto\"x\n\x0fPayOrderRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId\x12=\n\x07payment\x18\x02 \x01(\x0b\x32\x1b.payments.v1.PaymentDetailsB\x06\xbaH\x03\xc8\x01\x01R\x07payment\"r\n\x11GetPaymentRequest\x12)\n\npayment_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\tpaymentId\x12%\n\x08order_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\x07orderIdB\x0b\n\x02\x62y\x12\x05\xbaH\x02\x08\x01\"\xb5\x01\n\x13ListPaymentsRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId\x12+\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x01H\x00R\x08pageSize\x88\x01\x01\x12;\n\npage_token\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\tpageTokenB\x0c\n\n_page_size\"m\n\x14ListPaymentsResponse\x12-\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x19.payments.v1.OrderPaymentR\x04\x64\x61ta\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\";\n\x11GetReceiptRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId\"\xc3\x01\n\x14RenderReceiptRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId\x12+\n\x06\x66ormat\x18\x02 \x01(\tB\x13\xbaH\x10r\x0bR\x04htmlR\x03pdf\xc8\x01\x01R\x06\x66ormat\x12K\n\x06locale\x18\x03 \x01(\tB.\xbaH+r)2\'^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}$H\x00R\x06locale\x88\x01\x01\x42\t\n\x07_locale\"\x17\n\x15GetReceiptKeysRequest2\xe5\x05\n\x0ePaymentService\x12p\n\x08PayOrder\x12\x1c.payments.v1.PayOrderRequest\x1a\x19.payments.v1.OrderPayment\"+\x82\xd3\xe4\x93\x02%\"\x1a/orders/{order_id}/payment:\x07payment\x12\x88\x01\n\nGetPayment\x12\x1e.payments.v1.GetPaymentRequest\x1a\x19.payments.v1.OrderPayment\"?\x90\x02\x01\x82\xd3\xe4\x93\x02\x36\x12\x16/payments/{payment_id}Z\x1c\x12\x1a/orders/{order_id}/payment\x12{\n\x0cListPayments\x12 .payments.v1.ListPaymentsRequest\x1a!.payments.v1.ListPaymentsResponse\"&\x90\x02\x01\x82\xd3\xe4\x93\x02\x1d\x12\x1b/orders/{order_id}/payments\x12i\n\nGetReceipt\x12\x1e.payments.v1.GetReceiptRequest\x1a\x14.payments.v1.Receipt\"%\x90\x02\x01\x82\xd3\xe4\x93\x02\x1c\x12\x1a/orders/{order_id}/receipt\x12x\n\rRenderReceipt\x12!.payments.v1.RenderReceiptRequest\x1a\x14.google.api.HttpBody\".\x90\x02\x01\x82\xd3\xe4\x93\x02%\x12#/orders/{order_id}/receipt/document\x12t\n\x0eGetReceiptKeys\x12\".payments.v1.GetReceiptKeysRequest\x1a\x18.payments.v1.ReceiptKeys\"$\x90\x02\x01\x82\xd3\xe4\x93\x02\x1b\x12\x19/.well-known/receipt-keysb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,20 +52,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTPAYMENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\006\032\004\030d(\001'
   _globals['_LISTPAYMENTSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTPAYMENTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
+  _globals['_GETRECEIPTREQUEST'].fields_by_name['order_id']._loaded_options = None
+  _globals['_GETRECEIPTREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\010r\003\260\001\001\310\001\001'
+  _globals['_RENDERRECEIPTREQUEST'].fields_by_name['order_id']._loaded_options = None
+  _globals['_RENDERRECEIPTREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\010r\003\260\001\001\310\001\001'
+  _globals['_RENDERRECEIPTREQUEST'].fields_by_name['format']._loaded_options = None
+  _globals['_RENDERRECEIPTREQUEST'].fields_by_name['format']._serialized_options = b'\272H\020r\013R\004htmlR\003pdf\310\001\001'
+  _globals['_RENDERRECEIPTREQUEST'].fields_by_name['locale']._loaded_options = None
+  _globals['_RENDERRECEIPTREQUEST'].fields_by_name['locale']._serialized_options = b'\272H+r)2\'^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,4}$'
   _globals['_PAYMENTSERVICE'].methods_by_name['PayOrder']._loaded_options = None
   _globals['_PAYMENTSERVICE'].methods_by_name['PayOrder']._serialized_options = b'\202\323\344\223\002%\"\032/orders/{order_id}/payment:\007payment'
   _globals['_PAYMENTSERVICE'].methods_by_name['GetPayment']._loaded_options = None
   _globals['_PAYMENTSERVICE'].methods_by_name['GetPayment']._serialized_options = b'\220\002\001\202\323\344\223\0026\022\026/payments/{payment_id}Z\034\022\032/orders/{order_id}/payment'
   _globals['_PAYMENTSERVICE'].methods_by_name['ListPayments']._loaded_options = None
   _globals['_PAYMENTSERVICE'].methods_by_name['ListPayments']._serialized_options = b'\220\002\001\202\323\344\223\002\035\022\033/orders/{order_id}/payments'
-  _globals['_PAYORDERREQUEST']._serialized_start=136
-  _globals['_PAYORDERREQUEST']._serialized_end=256
-  _globals['_GETPAYMENTREQUEST']._serialized_start=258
-  _globals['_GETPAYMENTREQUEST']._serialized_end=372
-  _globals['_LISTPAYMENTSREQUEST']._serialized_start=375
-  _globals['_LISTPAYMENTSREQUEST']._serialized_end=556
-  _globals['_LISTPAYMENTSRESPONSE']._serialized_start=558
-  _globals['_LISTPAYMENTSRESPONSE']._serialized_end=667
-  _globals['_PAYMENTSERVICE']._serialized_start=670
-  _globals['_PAYMENTSERVICE']._serialized_end=1064
+  _globals['_PAYMENTSERVICE'].methods_by_name['GetReceipt']._loaded_options = None
+  _globals['_PAYMENTSERVICE'].methods_by_name['GetReceipt']._serialized_options = b'\220\002\001\202\323\344\223\002\034\022\032/orders/{order_id}/receipt'
+  _globals['_PAYMENTSERVICE'].methods_by_name['RenderReceipt']._loaded_options = None
+  _globals['_PAYMENTSERVICE'].methods_by_name['RenderReceipt']._serialized_options = b'\220\002\001\202\323\344\223\002%\022#/orders/{order_id}/receipt/document'
+  _globals['_PAYMENTSERVICE'].methods_by_name['GetReceiptKeys']._loaded_options = None
+  _globals['_PAYMENTSERVICE'].methods_by_name['GetReceiptKeys']._serialized_options = b'\220\002\001\202\323\344\223\002\033\022\031/.well-known/receipt-keys'
+  _globals['_PAYORDERREQUEST']._serialized_start=190
+  _globals['_PAYORDERREQUEST']._serialized_end=310
+  _globals['_GETPAYMENTREQUEST']._serialized_start=312
+  _globals['_GETPAYMENTREQUEST']._serialized_end=426
+  _globals['_LISTPAYMENTSREQUEST']._serialized_start=429
+  _globals['_LISTPAYMENTSREQUEST']._serialized_end=610
+  _globals['_LISTPAYMENTSRESPONSE']._serialized_start=612
+  _globals['_LISTPAYMENTSRESPONSE']._serialized_end=721
+  _globals['_GETRECEIPTREQUEST']._serialized_start=723
+  _globals['_GETRECEIPTREQUEST']._serialized_end=782
+  _globals['_RENDERRECEIPTREQUEST']._serialized_start=785
+  _globals['_RENDERRECEIPTREQUEST']._serialized_end=980
+  _globals['_GETRECEIPTKEYSREQUEST']._serialized_start=982
+  _globals['_GETRECEIPTKEYSREQUEST']._serialized_end=1005
+  _globals['_PAYMENTSERVICE']._serialized_start=1008
+  _globals['_PAYMENTSERVICE']._serialized_end=1749
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,10 @@
 import grpc
 import warnings
 
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from payments.v1 import payment_pb2 as payments_dot_v1_dot_payment__pb2
 from payments.v1 import payment_service_pb2 as payments_dot_v1_dot_payment__service__pb2
+from payments.v1 import receipt_pb2 as payments_dot_v1_dot_receipt__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -50,6 +52,21 @@ class PaymentServiceStub:
                 request_serializer=payments_dot_v1_dot_payment__service__pb2.ListPaymentsRequest.SerializeToString,
                 response_deserializer=payments_dot_v1_dot_payment__service__pb2.ListPaymentsResponse.FromString,
                 _registered_method=True)
+        self.GetReceipt = channel.unary_unary(
+                '/payments.v1.PaymentService/GetReceipt',
+                request_serializer=payments_dot_v1_dot_payment__service__pb2.GetReceiptRequest.SerializeToString,
+                response_deserializer=payments_dot_v1_dot_receipt__pb2.Receipt.FromString,
+                _registered_method=True)
+        self.RenderReceipt = channel.unary_unary(
+                '/payments.v1.PaymentService/RenderReceipt',
+                request_serializer=payments_dot_v1_dot_payment__service__pb2.RenderReceiptRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
+        self.GetReceiptKeys = channel.unary_unary(
+                '/payments.v1.PaymentService/GetReceiptKeys',
+                request_serializer=payments_dot_v1_dot_payment__service__pb2.GetReceiptKeysRequest.SerializeToString,
+                response_deserializer=payments_dot_v1_dot_receipt__pb2.ReceiptKeys.FromString,
+                _registered_method=True)
 
 
 class PaymentServiceServicer:
@@ -73,6 +90,24 @@ class PaymentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetReceipt(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenderReceipt(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReceiptKeys(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PaymentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -90,6 +125,21 @@ def add_PaymentServiceServicer_to_server(servicer, server):
                     servicer.ListPayments,
                     request_deserializer=payments_dot_v1_dot_payment__service__pb2.ListPaymentsRequest.FromString,
                     response_serializer=payments_dot_v1_dot_payment__service__pb2.ListPaymentsResponse.SerializeToString,
+            ),
+            'GetReceipt': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReceipt,
+                    request_deserializer=payments_dot_v1_dot_payment__service__pb2.GetReceiptRequest.FromString,
+                    response_serializer=payments_dot_v1_dot_receipt__pb2.Receipt.SerializeToString,
+            ),
+            'RenderReceipt': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenderReceipt,
+                    request_deserializer=payments_dot_v1_dot_payment__service__pb2.RenderReceiptRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'GetReceiptKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReceiptKeys,
+                    request_deserializer=payments_dot_v1_dot_payment__service__pb2.GetReceiptKeysRequest.FromString,
+                    response_serializer=payments_dot_v1_dot_receipt__pb2.ReceiptKeys.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -173,6 +223,87 @@ class PaymentService:
             '/payments.v1.PaymentService/ListPayments',
             payments_dot_v1_dot_payment__service__pb2.ListPaymentsRequest.SerializeToString,
             payments_dot_v1_dot_payment__service__pb2.ListPaymentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReceipt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/payments.v1.PaymentService/GetReceipt',
+            payments_dot_v1_dot_payment__service__pb2.GetReceiptRequest.SerializeToString,
+            payments_dot_v1_dot_receipt__pb2.Receipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenderReceipt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/payments.v1.PaymentService/RenderReceipt',
+            payments_dot_v1_dot_payment__service__pb2.RenderReceiptRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReceiptKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/payments.v1.PaymentService/GetReceiptKeys',
+            payments_dot_v1_dot_payment__service__pb2.GetReceiptKeysRequest.SerializeToString,
+            payments_dot_v1_dot_receipt__pb2.ReceiptKeys.FromString,
             options,
             channel_credentials,
             insecure,

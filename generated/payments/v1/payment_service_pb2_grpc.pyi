@@ -4,9 +4,11 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
 from payments.v1 import payment_pb2 as _payment_pb2
 from payments.v1 import payment_service_pb2 as _payment_service_pb2
+from payments.v1 import receipt_pb2 as _receipt_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -35,6 +37,9 @@ class PaymentServiceStub:
     PayOrder: _grpc.UnaryUnaryMultiCallable[_payment_service_pb2.PayOrderRequest, _payment_pb2.OrderPayment]
     GetPayment: _grpc.UnaryUnaryMultiCallable[_payment_service_pb2.GetPaymentRequest, _payment_pb2.OrderPayment]
     ListPayments: _grpc.UnaryUnaryMultiCallable[_payment_service_pb2.ListPaymentsRequest, _payment_service_pb2.ListPaymentsResponse]
+    GetReceipt: _grpc.UnaryUnaryMultiCallable[_payment_service_pb2.GetReceiptRequest, _receipt_pb2.Receipt]
+    RenderReceipt: _grpc.UnaryUnaryMultiCallable[_payment_service_pb2.RenderReceiptRequest, _httpbody_pb2.HttpBody]
+    GetReceiptKeys: _grpc.UnaryUnaryMultiCallable[_payment_service_pb2.GetReceiptKeysRequest, _receipt_pb2.ReceiptKeys]
 
 @_typing.type_check_only
 class PaymentServiceAsyncStub(PaymentServiceStub):
@@ -42,6 +47,9 @@ class PaymentServiceAsyncStub(PaymentServiceStub):
     PayOrder: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.PayOrderRequest, _payment_pb2.OrderPayment]  # type: ignore[assignment]
     GetPayment: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.GetPaymentRequest, _payment_pb2.OrderPayment]  # type: ignore[assignment]
     ListPayments: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.ListPaymentsRequest, _payment_service_pb2.ListPaymentsResponse]  # type: ignore[assignment]
+    GetReceipt: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.GetReceiptRequest, _receipt_pb2.Receipt]  # type: ignore[assignment]
+    RenderReceipt: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.RenderReceiptRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    GetReceiptKeys: _aio.UnaryUnaryMultiCallable[_payment_service_pb2.GetReceiptKeysRequest, _receipt_pb2.ReceiptKeys]  # type: ignore[assignment]
 
 class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -64,5 +72,26 @@ class PaymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _payment_service_pb2.ListPaymentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_payment_service_pb2.ListPaymentsResponse, _abc.Awaitable[_payment_service_pb2.ListPaymentsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetReceipt(
+        self,
+        request: _payment_service_pb2.GetReceiptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_receipt_pb2.Receipt, _abc.Awaitable[_receipt_pb2.Receipt]]: ...
+
+    @_abc_1.abstractmethod
+    def RenderReceipt(
+        self,
+        request: _payment_service_pb2.RenderReceiptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]: ...
+
+    @_abc_1.abstractmethod
+    def GetReceiptKeys(
+        self,
+        request: _payment_service_pb2.GetReceiptKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_receipt_pb2.ReceiptKeys, _abc.Awaitable[_receipt_pb2.ReceiptKeys]]: ...
 
 def add_PaymentServiceServicer_to_server(servicer: PaymentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

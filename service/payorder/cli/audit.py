@@ -60,7 +60,7 @@ def _keys(settings: Settings, paths: tuple[Path, ...]) -> dict[str, PublicKey]:
     try:
         keys = [PublicKey.read(path) for path in paths]
         if not keys and settings.audit_signing_key:
-            keys.append(Ed25519Signer(Path(settings.audit_signing_key)).public_key)
+            keys.append(Ed25519Signer.read(Path(settings.audit_signing_key)).public_key)
     except NoSigningKey:
         sys.exit("payorder: a key cannot be read as an Ed25519 key in PEM")
     return {key.key_id: key for key in keys}

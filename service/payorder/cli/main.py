@@ -68,3 +68,24 @@ def verify(public_keys: tuple[Path, ...]) -> None:
     from payorder.cli import audit as auditing  # noqa: PLC0415 - as above
 
     auditing.verify(public_keys)
+
+
+@main.group()
+def receipt() -> None:
+    """Receipts of paid orders."""
+
+
+@receipt.command("verify")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--keys",
+    "key_set",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The published keys: what GET /.well-known/receipt-keys answered, once.",
+)
+def verify_receipt(file: Path, key_set: Path) -> None:
+    """Say whether FILE, the JSON of a receipt or its signature alone, is as it was signed; the status is 1 if not."""
+    from payorder.cli import receipt as receipts  # noqa: PLC0415 - as above
+
+    receipts.verify(file, key_set)

@@ -13,6 +13,7 @@ Refusal
 ├── OrderCancelled         the order was cancelled
 ├── IllegalStatusChange    the order's status does not lead to that one
 ├── EntryNotFound          no such entry of the audit log
+├── ReceiptNotFound        the order has not been paid
 ├── PaymentInProgress      another attempt is being made
 ├── IdempotencyKeyReused   the key came with another request before
 ├── RateLimited            too many attempts to pay
@@ -107,6 +108,10 @@ class IllegalStatusChange(Refusal):
 
 
 class EntryNotFound(Refusal):
+    pass
+
+
+class ReceiptNotFound(Refusal):
     pass
 
 

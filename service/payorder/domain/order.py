@@ -11,8 +11,10 @@ from payorder.domain.errors import (
     OrderAlreadyPaid,
     OrderCancelled,
     PaymentInProgress,
+    ReceiptNotFound,
 )
 from payorder.domain.money import Money
+from payorder.domain.receipt import Receipt
 from payorder.domain.states import FULFILMENT, OrderStatus
 
 
@@ -20,7 +22,7 @@ from payorder.domain.states import FULFILMENT, OrderStatus
 class Order:
     """An order of one owner. `active_payment_id` is the payment that is being made, `paid_payment_id` the one that was.
 
-    A paid order that is cancelled keeps its payment.
+    A paid order that is cancelled keeps its payment. `receipt` is read where it is asked for, and stays too.
     """
 
     id: str
@@ -35,6 +37,13 @@ class Order:
     latest_payment_id: str | None = None
     active_payment_id: str | None = None
     paid_payment_id: str | None = None
+    receipt: Receipt | None = None
+
+    def receipt_if_paid(self) -> Receipt:
+        """Raises ReceiptNotFound."""
+        if self.receipt is None:
+            raise ReceiptNotFound
+        return self.receipt
 
     def refuse_unless_payable(self, amount: Money) -> None:
         """Raises the refusal that a payment of `amount` deserves now, checked in this order."""

@@ -15,7 +15,10 @@ BANK_ACCOUNT_STARS = "*" * 9
 
 @dataclass(frozen=True, slots=True)
 class MaskedSource:
-    """What is stored and shown of a source. Fields of the other kind, and fields not sent, are None."""
+    """What is stored and shown of a source. Fields of the other kind, and fields not sent, are None.
+
+    `brand` is for receipts: how people call the card, "Visa", or None if its number belongs to no brand that is known.
+    """
 
     object: Literal["card", "bank_account"]
     name: str
@@ -29,6 +32,7 @@ class MaskedSource:
     account_type: str | None = None
     bank_name: str | None = None
     country: str | None = None
+    brand: str | None = None
 
     def given(self) -> dict[str, Any]:
         """The fields that have a value, by name."""
@@ -57,6 +61,7 @@ class Card:
     exp_month: int
     exp_year: int
     address: Address
+    brand: str | None = None
 
     def identity(self) -> Secret:
         """What makes it this card and no other, whatever else is sent with it."""
@@ -71,6 +76,7 @@ class Card:
             exp_year=self.exp_year,
             address_country=self.address.country,
             address_post_code=self.address.post_code,
+            brand=self.brand,
         )
 
 

@@ -13,7 +13,11 @@ _FROM_REST = "x-edge"
 
 def location_of(path: str) -> list[tuple[str, str]]:
     """Where what was created is to be found, for a caller over REST. One over gRPC has its id in the answer."""
-    return [("location", path)] if metadata_values(_FROM_REST) else []
+    return only_over_rest([("location", path)])
+
+
+def only_over_rest(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return headers if metadata_values(_FROM_REST) else []
 
 
 async def send_headers(context: "grpc.aio.ServicerContext[Any, Any]", headers: Sequence[tuple[str, str]]) -> None:

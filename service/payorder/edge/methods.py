@@ -19,11 +19,11 @@ PAYMENT_SECONDS_MIN = 3.0
 class Method:
     """`scope` is required of the token; `seconds_min` must be left before the deadline when the call arrives.
 
-    `is_recorded`: a read that the audit log tells of.
+    `is_recorded`: a read that the audit log tells of. Without a scope it is for anybody, and no token is looked at.
     """
 
     name: str
-    scope: str
+    scope: str | None
     seconds_min: float = 0.0
     is_recorded: bool = False
 
@@ -38,6 +38,9 @@ METHODS: Mapping[str, Method] = {
         Method("PaymentService/PayOrder", WRITE_ORDERS, seconds_min=PAYMENT_SECONDS_MIN),
         Method("PaymentService/GetPayment", READ_ORDERS),
         Method("PaymentService/ListPayments", READ_ORDERS),
+        Method("PaymentService/GetReceipt", READ_ORDERS),
+        Method("PaymentService/RenderReceipt", READ_ORDERS),
+        Method("PaymentService/GetReceiptKeys", None),
         Method("AdminService/ListOrders", ADMIN, is_recorded=True),
         Method("AdminService/ForceCancelOrder", ADMIN, seconds_min=PAYMENT_SECONDS_MIN),
         Method("AdminService/UpdateOrderStatus", ADMIN),

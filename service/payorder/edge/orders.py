@@ -18,6 +18,7 @@ from payorder.domain.order import Order
 from payorder.edge.caller import current_origin, owner_named_in
 from payorder.edge.headers import location_of, send_headers
 from payorder.edge.idempotency import IdempotencyKeys
+from payorder.edge.receipts import Receipts
 from payorder.edge.replies import REPLAYED
 from payorder.edge.translate import (
     to_create_order_command,
@@ -35,12 +36,19 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 class OrderServicer(OrderServiceServicer):
     def __init__(
-        self, *, create_order: CreateOrder, cancel_order: CancelOrder, store: Store, keys: IdempotencyKeys
+        self,
+        *,
+        create_order: CreateOrder,
+        cancel_order: CancelOrder,
+        store: Store,
+        keys: IdempotencyKeys,
+        receipts: Receipts,
     ) -> None:
         self._create_order = create_order
         self._cancel_order = cancel_order
         self._store = store
         self._keys = keys
+        self._receipts = receipts
 
     async def CreateOrder(self, request: CreateOrderRequest, context: Context) -> OrderMessage:
         owner, key = owner_named_in(request), self._keys.of(request)
@@ -49,7 +57,11 @@ class OrderServicer(OrderServiceServicer):
         return await answered(context, created, location_of(f"/orders/{order_id}"))
 
     async def GetOrder(self, request: GetOrderRequest, context: Context) -> OrderMessage:
-        return to_order_message(await self._store.get_order(to_id(request.order_id), current_origin().owner))
+        order = await self._store.get_order(to_id(request.order_id), current_origin().owner)
+        message = to_order_message(order)
+        if order.receipt is not None:
+            message.receipt.CopyFrom(self._receipts.message_of(order.receipt))
+        return message
 
     async def ListOrders(self, request: ListOrdersRequest, context: Context) -> ListOrdersResponse:
         page = await self._store.list_orders(owner_named_in(request), to_page_request(request))

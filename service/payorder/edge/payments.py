@@ -3,18 +3,24 @@
 from typing import Any
 
 import grpc
+from google.api.httpbody_pb2 import HttpBody
 
 from payments.v1.payment_pb2 import OrderPayment
 from payments.v1.payment_service_pb2 import (
     GetPaymentRequest,
+    GetReceiptKeysRequest,
+    GetReceiptRequest,
     ListPaymentsRequest,
     ListPaymentsResponse,
     PayOrderRequest,
+    RenderReceiptRequest,
 )
 from payments.v1.payment_service_pb2_grpc import PaymentServiceServicer
+from payments.v1.receipt_pb2 import Receipt, ReceiptKeys
 from payorder.edge.caller import current_origin
 from payorder.edge.headers import location_of, send_headers
 from payorder.edge.idempotency import IdempotencyKeys
+from payorder.edge.receipts import Receipts
 from payorder.edge.replies import REPLAYED, ErrorReply
 from payorder.edge.translate import (
     to_id,
@@ -34,11 +40,18 @@ _ANSWER_MARGIN_SECONDS = 0.5
 
 class PaymentServicer(PaymentServiceServicer):
     def __init__(
-        self, *, pay_order: PayOrder, store: Store, keys: IdempotencyKeys, answer_within_seconds: float
+        self,
+        *,
+        pay_order: PayOrder,
+        store: Store,
+        keys: IdempotencyKeys,
+        receipts: Receipts,
+        answer_within_seconds: float,
     ) -> None:
         self._pay_order = pay_order
         self._store = store
         self._keys = keys
+        self._receipts = receipts
         self._answer_within_seconds = answer_within_seconds
 
     async def PayOrder(self, request: PayOrderRequest, context: Context) -> OrderPayment:
@@ -60,6 +73,15 @@ class PaymentServicer(PaymentServiceServicer):
         owner = current_origin().owner
         page = await self._store.list_payments(to_id(request.order_id), owner, to_page_request(request))
         return ListPaymentsResponse(data=map(to_payment_message, page.items), next_page_token=to_next_page_token(page))
+
+    async def GetReceipt(self, request: GetReceiptRequest, context: Context) -> Receipt:
+        return await self._receipts.get(request)
+
+    async def RenderReceipt(self, request: RenderReceiptRequest, context: Context) -> HttpBody:
+        return await self._receipts.render(request, context)
+
+    async def GetReceiptKeys(self, request: GetReceiptKeysRequest, context: Context) -> ReceiptKeys:
+        return await self._receipts.keys(context)
 
     def _seconds_to_answer(self, context: Context) -> float:
         left = context.time_remaining()

@@ -42,7 +42,9 @@ def to_source(message: PaymentSource) -> Source:
 
 
 def to_masked_message(source: MaskedSource) -> MaskedSourceMessage:
-    return MaskedSourceMessage(**source.given())
+    shown = source.given()
+    shown.pop("brand", None)
+    return MaskedSourceMessage(**shown)
 
 
 def _faults_of_card(message: PaymentSource) -> list[FieldFault]:
@@ -95,12 +97,15 @@ def _is_country(code: str) -> bool:
 
 
 def _cvc_digits(number: str) -> int:
+    return 4 if _brand_of(number) is PaymentCardBrand.amex else 3
+
+
+def _brand_of(number: str) -> PaymentCardBrand:
     # A number whose length is not its brand's is of no brand; whether there is such a card is the processor's answer.
     try:
-        brand = PaymentCardNumber(number).brand
+        return PaymentCardNumber(number).brand
     except PydanticCustomError:
-        return 3
-    return 4 if brand == PaymentCardBrand.amex else 3
+        return PaymentCardBrand.other
 
 
 def _holds(rule: Callable[[str], object], value: str) -> bool:
@@ -113,6 +118,7 @@ def _holds(rule: Callable[[str], object], value: str) -> bool:
 
 
 def _to_card(message: PaymentSource) -> Card:
+    brand = _brand_of(message.number)
     return Card(
         name=message.name,
         number=Secret(message.number),
@@ -126,6 +132,7 @@ def _to_card(message: PaymentSource) -> Card:
             country=message.address_country if message.HasField("address_country") else None,
             post_code=message.address_post_code if message.HasField("address_post_code") else None,
         ),
+        brand=None if brand is PaymentCardBrand.other else brand.value,
     )
 
 

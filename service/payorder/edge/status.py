@@ -31,6 +31,7 @@ from payorder.domain.errors import (
     OrderNotFound,
     PaymentInProgress,
     RateLimited,
+    ReceiptNotFound,
     Refusal,
     ScopeMissing,
     SubjectDisabled,
@@ -172,6 +173,13 @@ STATUS: Mapping[type[Unanswered], Row] = {
         R.ERROR_REASON_ENTRY_NOT_FOUND,
         "There is no such entry",
         "The audit log has no entry of this id.",
+    ),
+    ReceiptNotFound: Row(
+        StatusCode.NOT_FOUND,
+        404,
+        R.ERROR_REASON_RECEIPT_NOT_FOUND,
+        "There is no receipt",
+        "The order has not been paid.",
     ),
     PaymentInProgress: Row(
         StatusCode.ABORTED,

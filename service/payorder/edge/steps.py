@@ -160,17 +160,21 @@ class CallSteps:
     async def _allowed(
         self, call: "_Call", method: Method | None, handler: Handler, request: Message, context: Context
     ) -> Message:
+        if method is None or method.scope is not None:
+            await self._admit(call, method)
+        if isinstance(request, _Unreadable):
+            raise MalformedRequest("The request is not a message of its type.")
+        validate(request)
+        _refuse_when_too_late(method, context)
+        return await handler(request, context)
+
+    async def _admit(self, call: "_Call", method: Method | None) -> None:
         caller = await self._authenticate()
         call.subject = caller.subject
         if caller.subject in self._disabled:
             raise SubjectDisabled
         _refuse_without_scope(method, caller)
         set_current_caller(caller, call.request_id)
-        if isinstance(request, _Unreadable):
-            raise MalformedRequest("The request is not a message of its type.")
-        validate(request)
-        _refuse_when_too_late(method, context)
-        return await handler(request, context)
 
     async def _authenticate(self) -> Caller:
         values = metadata_values("authorization")
@@ -202,7 +206,7 @@ def _request_id() -> str:
 
 
 def _refuse_without_scope(method: Method | None, caller: Caller) -> None:
-    if method is None:
+    if method is None or method.scope is None:
         raise ScopeMissing("none")
     if method.scope not in caller.scopes:
         raise ScopeMissing(method.scope)

@@ -88,7 +88,10 @@ async def _start(wanted: Up, supervisor: Supervisor) -> None:
     if wanted.with_postgres:
         database_url = await _start_postgres(wanted, supervisor)
     issuer = Issuer(wanted.data / "issuer", wanted.issuer_url)
-    environment = {f"{PREFIX}AUDIT_SIGNING_KEY": _audit_key(wanted.data)}
+    environment = {
+        f"{PREFIX}{name}": _signing_key(wanted.data / file)
+        for name, file in (("AUDIT_SIGNING_KEY", "audit.pem"), ("RECEIPT_SIGNING_KEY", "receipts.pem"))
+    }
     environment |= service_environment(wanted, database_url, issuer)
     # It gets ready while the database is migrated and the service starts; Envoy is the first to ask for its keys.
     issuer_is_ready = await supervisor.launch(_issuer(wanted))
@@ -106,8 +109,7 @@ async def _start(wanted: Up, supervisor: Supervisor) -> None:
     await supervisor.start(_envoy(wanted, issuer))
 
 
-def _audit_key(data: Path) -> str:
-    path = data / "audit.pem"
+def _signing_key(path: Path) -> str:
     make_if_missing(path, Ed25519PrivateKey.generate)
     return str(path)
 
@@ -120,6 +122,7 @@ def service_environment(wanted: Up, database_url: str, issuer: Issuer) -> dict[s
         "DATABASE_URL": database_url,
         "ISSUER": issuer.name,
         "AUDIENCE": AUDIENCE,
+        "PUBLIC_URL": f"http://{wanted.address}",
     }
     if issuer.url is None:
         # Without an address of its own it cannot be asked where its keys are.

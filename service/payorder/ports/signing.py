@@ -10,3 +10,15 @@ class Signer(Protocol):
         ...
 
     def sign(self, text: bytes) -> bytes: ...
+
+
+class VerificationKey(Protocol):
+    """The public part of an Ed25519 key."""
+
+    @property
+    def key_id(self) -> str: ...
+
+    @property
+    def raw(self) -> bytes:
+        """32 bytes (RFC 8032)."""
+        ...

@@ -1,6 +1,7 @@
 """Statements on orders."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -12,8 +13,8 @@ from payorder.adapters.database.audit_chain import Head, of_changes
 from payorder.adapters.database.changes import Change
 from payorder.adapters.database.keyed_replies import Use
 from payorder.adapters.database.owners import IS_OWNERS, to_owner_parameter
-from payorder.adapters.database.rows import from_order, to_milliseconds, to_order
-from payorder.adapters.database.tables import orders
+from payorder.adapters.database.rows import from_order, to_milliseconds, to_order, to_receipt
+from payorder.adapters.database.tables import orders, payments, receipts
 from payorder.domain.errors import OrderNotFound
 from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
 from payorder.domain.order import Order
@@ -24,6 +25,21 @@ from payorder.ports.store import Cancelled, CancelRequest, FulfilRequest, Page, 
 _CREATE = "CreateOrder"
 _ADD = insert(orders)
 _GET = select(orders).where(orders.c.id == bindparam("order_id"), IS_OWNERS)
+_GET_WITH_RECEIPT = (
+    select(
+        orders,
+        receipts.c.id.label("receipt_id"),
+        receipts.c.created_at.label("receipt_created_at"),
+        payments.c.captured_minor,
+        payments.c.refunded_minor,
+        payments.c.currency.label("paid_currency"),
+        payments.c.currency_digits.label("paid_currency_digits"),
+        payments.c.source_masked,
+    )
+    .outerjoin(payments, payments.c.id == orders.c.paid_payment_id)
+    .outerjoin(receipts, receipts.c.payment_id == payments.c.id)
+    .where(orders.c.id == bindparam("order_id"), IS_OWNERS)
+)
 # SQLite has no row locks and leaves FOR UPDATE out; there the whole transaction is exclusive.
 _GET_LOCKED = _GET.with_for_update()
 _FIRST_PAGE = (
@@ -56,6 +72,11 @@ async def add(
 
 async def get(connection: AsyncConnection, order_id: str, owner: Owner) -> Order:
     return to_order(await _get_row(connection, _GET, order_id, owner))
+
+
+async def get_with_receipt(connection: AsyncConnection, order_id: str, owner: Owner) -> Order:
+    row = await _get_row(connection, _GET_WITH_RECEIPT, order_id, owner)
+    return replace(to_order(row), receipt=to_receipt(row))
 
 
 async def list_page(connection: AsyncConnection, owner: str, page: PageRequest) -> Page[Order]:

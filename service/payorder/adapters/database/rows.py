@@ -8,6 +8,7 @@ from typing import Any
 from payorder.domain.money import Currency, Money
 from payorder.domain.order import Order
 from payorder.domain.payment import Payment
+from payorder.domain.receipt import Receipt
 from payorder.domain.refund import Refund
 from payorder.domain.source import MaskedSource
 from payorder.domain.states import OrderStatus, PaymentStatus, RefundStatus
@@ -64,6 +65,22 @@ def to_order(row: Any) -> Order:
         latest_payment_id=row.latest_payment_id,
         active_payment_id=row.active_payment_id,
         paid_payment_id=row.paid_payment_id,
+    )
+
+
+def to_receipt(row: Any) -> Receipt | None:
+    """Of a row of orders with its receipt and payment (orders._GET_WITH_RECEIPT); None without one."""
+    if row.receipt_id is None:
+        return None
+    return Receipt(
+        id=row.receipt_id,
+        order_id=row.id,
+        payment_id=row.paid_payment_id,
+        amount=Money(row.captured_minor, Currency(row.paid_currency, row.paid_currency_digits)),
+        refunded_minor=row.refunded_minor,
+        source=MaskedSource(**json.loads(row.source_masked)),
+        description=row.description,
+        generated_at=to_time(row.receipt_created_at),
     )
 
 

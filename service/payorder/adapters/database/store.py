@@ -73,7 +73,7 @@ class DatabaseStore:
 
     async def get_order(self, order_id: str, owner: Owner) -> Order:
         async with self._database.read() as connection:
-            return await orders.get(connection, order_id, owner)
+            return await orders.get_with_receipt(connection, order_id, owner)
 
     async def list_orders(self, owner: str, page: PageRequest) -> Page[Order]:
         async with self._database.read() as connection:

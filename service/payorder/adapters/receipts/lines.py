@@ -1,0 +1,63 @@
+"""What a printed receipt says, line by line; the locale decides how amounts and times are written."""
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass
+from decimal import Decimal
+
+from babel import Locale, negotiate_locale
+from babel.dates import format_datetime
+from babel.numbers import format_currency
+
+from payorder.domain.money import Currency
+from payorder.domain.receipt import Receipt
+
+# Each that is used stays in memory with about a megabyte, so they are counted; and paper.py can print all of them.
+LOCALES = (
+    *("en_GB", "en_US", "en_AU", "en_CA", "en_IE", "en_IN", "en_NZ", "en_ZA", "en"),
+    *("de_DE", "de_AT", "de_CH", "de", "fr_FR", "fr_BE", "fr_CA", "fr_CH", "fr", "es_ES", "es_MX", "es"),
+    *("it_IT", "it_CH", "it", "pt_BR", "pt_PT", "pt", "nl_NL", "nl_BE", "nl"),
+    *("da_DK", "da", "fi_FI", "fi", "nb_NO", "nb", "sv_SE", "sv"),
+    *("ja_JP", "ja", "ko_KR", "ko", "zh_CN", "zh_TW", "zh"),
+)  # fmt: skip - by language
+_DEFAULT = "en_GB"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """`name` is the same for every receipt; `text` may hold anything that somebody has sent."""
+
+    name: str
+    text: str
+
+
+def lines_of(receipt: Receipt, locales: Sequence[str]) -> list[Line]:
+    return list(_lines(receipt, _locale_of(locales)))
+
+
+def _lines(receipt: Receipt, locale: Locale) -> Iterator[Line]:
+    currency = receipt.amount.currency
+    yield Line("Amount", _amount(receipt.amount.amount_minor, currency, locale))
+    yield Line("Refunded", _amount(receipt.refunded_minor, currency, locale))
+    yield Line("Currency", currency.code)
+    yield Line("Paid", format_datetime(receipt.generated_at, "long", locale=locale))
+    yield Line("Paid with", receipt.payment_method)
+    yield Line("Paid by", receipt.payer)
+    if receipt.description is not None:
+        yield Line("For", receipt.description)
+    yield Line("Order", receipt.order_id)
+    yield Line("Payment", receipt.payment_id)
+    yield Line("Receipt", receipt.id)
+
+
+def _amount(amount_minor: int, currency: Currency, locale: Locale) -> str:
+    """With exactly the currency's digits: those of CLDR are for prices, and would round some currencies of ISO 4217."""
+    pattern = copy(locale.currency_formats["standard"])
+    pattern.frac_prec = (currency.minor_digits, currency.minor_digits)
+    amount = Decimal(amount_minor).scaleb(-currency.minor_digits)
+    return format_currency(amount, currency.code, pattern, locale, currency_digits=False)
+
+
+def _locale_of(wanted: Sequence[str]) -> Locale:
+    found = negotiate_locale([tag.replace("-", "_") for tag in wanted], LOCALES)
+    return Locale.parse(found or _DEFAULT)
