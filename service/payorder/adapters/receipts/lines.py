@@ -1,13 +1,13 @@
 """What a printed receipt says, line by line; the locale decides how amounts and times are written."""
 
-from collections.abc import Iterator, Sequence
-from copy import copy
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 from babel import Locale, negotiate_locale
 from babel.dates import format_datetime
-from babel.numbers import format_currency
+from babel.numbers import NumberPattern, format_currency, get_currency_symbol, parse_pattern
 
 from payorder.domain.money import Currency
 from payorder.domain.receipt import Receipt
@@ -31,14 +31,16 @@ class Line:
     text: str
 
 
-def lines_of(receipt: Receipt, locales: Sequence[str]) -> list[Line]:
-    return list(_lines(receipt, _locale_of(locales)))
+def lines_of(receipt: Receipt, locales: Sequence[str], can_show: Callable[[str], bool]) -> list[Line]:
+    """`can_show`: whether there is a font for a currency's symbol; its code stands in for one without."""
+    return list(_lines(receipt, _locale_of(locales), can_show))
 
 
-def _lines(receipt: Receipt, locale: Locale) -> Iterator[Line]:
+def _lines(receipt: Receipt, locale: Locale, can_show: Callable[[str], bool]) -> Iterator[Line]:
     currency = receipt.amount.currency
-    yield Line("Amount", _amount(receipt.amount.amount_minor, currency, locale))
-    yield Line("Refunded", _amount(receipt.refunded_minor, currency, locale))
+    pattern = _pattern_of(currency, locale, can_show)
+    yield Line("Amount", _amount(receipt.amount.amount_minor, currency, pattern, locale))
+    yield Line("Refunded", _amount(receipt.refunded_minor, currency, pattern, locale))
     yield Line("Currency", currency.code)
     yield Line("Paid", format_datetime(receipt.generated_at, "long", locale=locale))
     yield Line("Paid with", receipt.payment_method)
@@ -50,10 +52,18 @@ def _lines(receipt: Receipt, locale: Locale) -> Iterator[Line]:
     yield Line("Receipt", receipt.id)
 
 
-def _amount(amount_minor: int, currency: Currency, locale: Locale) -> str:
+def _pattern_of(currency: Currency, locale: Locale, can_show: Callable[[str], bool]) -> NumberPattern:
     """With exactly the currency's digits: those of CLDR are for prices, and would round some currencies of ISO 4217."""
-    pattern = copy(locale.currency_formats["standard"])
+    symbol, written = get_currency_symbol(currency.code, locale), locale.currency_formats["standard"].pattern
+    if symbol == currency.code or not can_show(symbol):
+        # Twice it is the code, which does not stand close to a number.
+        written = re.sub("¤¤(?=[#0])", "¤¤\N{NO-BREAK SPACE}", written.replace("¤", "¤¤"))
+    pattern = parse_pattern(written)
     pattern.frac_prec = (currency.minor_digits, currency.minor_digits)
+    return pattern
+
+
+def _amount(amount_minor: int, currency: Currency, pattern: NumberPattern, locale: Locale) -> str:
     amount = Decimal(amount_minor).scaleb(-currency.minor_digits)
     return format_currency(amount, currency.code, pattern, locale, currency_digits=False)
 

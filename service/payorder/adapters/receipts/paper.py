@@ -55,6 +55,10 @@ def make(lines: Sequence[Line], signature: str) -> Document:
     return Document("application/pdf", content.getvalue())
 
 
+def can_show(text: str) -> bool:
+    return all(map(_font_of, text))
+
+
 def to_markup(text: str) -> str:
     """Markup of reportlab's that shows the text, each part of it in a font that has it."""
     # The narrow one is missing in more fonts than the wide one, and means the same.
@@ -94,7 +98,7 @@ def _is_encodable(character: str, encoding: str) -> bool:
 
 
 def _notes(lines: Sequence[Line]) -> Iterator[Paragraph]:
-    if any(_font_of(character) is None for line in lines for character in line.text):
+    if not all(can_show(line.text) for line in lines):
         yield Paragraph(_ABOUT_NUMBERS, _SMALL)
 
 

@@ -35,11 +35,10 @@ def _print(signed: SignedReceipt, form: Format, locales: Sequence[str]) -> Docum
     from payorder.adapters.receipts import page, paper  # noqa: PLC0415
     from payorder.adapters.receipts.lines import lines_of  # noqa: PLC0415
 
-    lines = lines_of(signed.receipt, locales)
     match form:
         case "html":
-            return page.make(lines, signed.signature)
+            return page.make(lines_of(signed.receipt, locales, page.can_show), signed.signature)
         case "pdf":
-            return paper.make(lines, signed.signature)
+            return paper.make(lines_of(signed.receipt, locales, paper.can_show), signed.signature)
         case _:
             assert_never(form)
