@@ -60,6 +60,13 @@ async def test_its_audit_log_is_sealed_with_a_key_of_its_own_and_can_be_verified
     assert (0, "nothing is wrong") == (status, printed.splitlines()[-1])
 
 
+async def test_its_receipts_are_signed_with_a_key_that_stays_and_say_where_they_are(running: Running) -> None:
+    assert 0o600 == (running.data / "receipts.pem").stat().st_mode & 0o777
+    assert "a key of this process" not in (running.data / "log" / "service.log").read_text()
+    paid = await documented_order(running)
+    assert f"{running.url}/orders/{paid['id']}/receipt" == paid["receipt"]["receiptUrl"]
+
+
 async def test_it_says_that_it_is_ready_and_what_to_paste(running: Running) -> None:
     assert f"ready {running.url}" == running.printed.splitlines()[0]
     assert [
