@@ -16,8 +16,8 @@ local METHODS = { "GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS", "T
 -- names such as grpc-timeout, x-http-status or x-user-id have a meaning of their own.
 local FORWARDED = {
   "host", "authorization", "content-type", "content-length", "transfer-encoding", "accept", "accept-language",
-  "user-agent", "origin",
-  "idempotency-key", "traceparent", "x-request-id", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert",
+  "user-agent", "origin", "idempotency-key", "traceparent", "x-request-id", "x-forwarded-for", "x-forwarded-proto",
+  "x-forwarded-client-cert",
 }
 local SEGMENTS_LOGGED_MAX = 8
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
+from functools import partial
 from html import unescape
 from io import BytesIO
 from itertools import pairwise, product
@@ -18,7 +19,7 @@ from payorder.adapters.receipts.lines import LOCALES, lines_of
 from payorder.domain.money import Currency, Money
 from payorder.domain.receipt import Receipt
 from support.browser import NAMES, Page, browser, installed
-from support.doors import Answer, Body, Door
+from support.doors import Answer, Body, Door, repeat_while_busy
 from support.orders import Orders
 from support.records import CARD, NOON
 from support.requests import bank_payment, payment
@@ -56,13 +57,15 @@ async def receipt_of(stack: Stack, order: str, door: Door | None = None) -> Body
 
 
 async def document_of(stack: Stack, order: str, form: str, *, accepts: str | None = None, **query: str) -> Answer:
-    answer = await stack.rest.send(
+    send = partial(
+        stack.rest.send,
         "GET",
         f"/orders/{order}/receipt",
         token=stack.token(),
         query={"format": form} | query,
         headers={} if accepts is None else {"accept-language": accepts},
     )
+    answer = await repeat_while_busy(send)
     assert 200 == answer.http
     return answer
 
@@ -344,8 +347,12 @@ async def show(page: Page, stack: Stack, order: str, locale: str) -> None:
     headers = {"authorization": f"Bearer {stack.token()}", "accept-language": locale}
     await page.command("Network.enable")
     await page.command("Network.setExtraHTTPHeaders", headers=headers)
-    await page.command("Page.navigate", url=f"{stack.rest.url}/orders/{order}/receipt?format=html")
-    await page.shows("document.querySelector('#signature')")
+    for _ in range(5):
+        await page.command("Page.navigate", url=f"{stack.rest.url}/orders/{order}/receipt?format=html")
+        # Stands in a receipt, and in a refusal as busy too.
+        await page.shows(f"document.body.innerText.includes('{order}')")
+        if await page.evaluate("Boolean(document.querySelector('#signature'))"):
+            return
 
 
 async def lines_shown(page: Page) -> dict[str, str]:

@@ -14,7 +14,9 @@ from support.service import Service, serving
 NAMES = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"]
 METHODS = {
     "payments.v1.OrderService": {"CreateOrder", "GetOrder", "ListOrders", "CancelOrder"},
-    "payments.v1.PaymentService": {"PayOrder", "GetPayment", "ListPayments"},
+    "payments.v1.PaymentService": {
+        *("PayOrder", "GetPayment", "ListPayments", "GetReceipt", "RenderReceipt", "GetReceiptKeys"),
+    },
     "payments.v1.AdminService": {
         "ListOrders",
         "ForceCancelOrder",
