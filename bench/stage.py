@@ -186,7 +186,8 @@ class Stage:
             "ISSUER": DEVELOPMENT_ISSUER,
             "AUDIENCE": AUDIENCE,
             "JWKS": str(self.issuer.jwks_path),
-            # All pay with one card, many at a time; what counts its attempts would let one after the other in.
+            # One owner pays all with one card, many at a time; what counts attempts would let ten in.
+            "ATTEMPTS_PER_OWNER_MAX": "0",
             "ATTEMPTS_PER_SOURCE_MAX": "0",
         }
         return _environment() | {PREFIX + name: value for name, value in (own | dict(settings)).items()}

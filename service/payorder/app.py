@@ -142,7 +142,7 @@ async def refuse_mighty_role(settings: Settings, database: Database) -> None:
 def _attempt_limits(settings: Settings) -> AttemptLimits:
     return AttemptLimits(
         declines_per_order=settings.declines_per_order_max,
-        declines_per_owner=settings.declines_per_owner_max,
+        attempts_per_owner=settings.attempts_per_owner_max,
         attempts_per_source=settings.attempts_per_source_max,
         window_seconds=settings.limits_window_seconds,
     )

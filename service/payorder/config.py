@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     public_url: Annotated[str, Field(pattern=r"^(https?://[^\s?#]*[^\s?#/])?$")] = ""
 
     declines_per_order_max: Annotated[int, Field(ge=0)] = 5
-    declines_per_owner_max: Annotated[int, Field(ge=0)] = 10
+    attempts_per_owner_max: Annotated[int, Field(ge=0, le=1000)] = 10
     attempts_per_source_max: Annotated[int, Field(ge=0, le=1000)] = 10
     limits_window_seconds: Annotated[float, Field(gt=0)] = 3600.0
 

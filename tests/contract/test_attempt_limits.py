@@ -104,7 +104,7 @@ async def test_a_refused_attempt_writes_nothing(replica: Replica) -> None:
     assert before == await replica.rows()
 
 
-async def test_after_ten_declines_an_owner_rests_whatever_the_order_the_card_and_the_caller(replica: Replica) -> None:
+async def test_after_ten_attempts_an_owner_rests_whatever_the_order_the_card_and_the_caller(replica: Replica) -> None:
     service = Origin("shop", acts_for_any_owner=True)
     for number in range(10):
         origin = service if number % 2 else by("alice")
@@ -125,12 +125,25 @@ async def test_after_ten_attempts_a_card_rests_whoever_tries_it(replica: Replica
 
 
 async def test_open_payments_count_for_the_card_before_anybody_knows_their_end(replica: Replica) -> None:
-    claimed = [await replica.claim(await replica.order(), by("alice"), CARD) for _ in range(10)]
-    await assert_limited("source", replica.tried())
+    owners = [f"owner {number}" for number in range(10)]
+    claimed = [await replica.claim(await replica.order(owner), by(owner), CARD) for owner in owners]
+    # It may be over in a moment.
+    await assert_limited("source", replica.tried(), at_most_seconds=5)
     await replica.store.mark_unknown(claimed[0].id)
-    await assert_limited("source", replica.tried())
+    await assert_limited("source", replica.tried(), at_most_seconds=5)
     await replica.settle(claimed[5], APPROVE)
     await replica.tried(APPROVE)
+
+
+async def test_open_payments_count_for_the_owner_before_anybody_knows_their_end(replica: Replica) -> None:
+    claimed = [await replica.claim(await replica.order(), by("alice"), bytes([number]) * 16) for number in range(10)]
+    await assert_limited("owner", replica.tried(source=OTHER_CARD), at_most_seconds=5)
+    await replica.store.mark_unknown(claimed[0].id)
+    await assert_limited("owner", replica.tried(source=OTHER_CARD), at_most_seconds=5)
+    await replica.settle(claimed[5], APPROVE)
+    await replica.tried(APPROVE, source=OTHER_CARD)
+    # Whoever is declined once does not rest because of what others have open.
+    await replica.tried(owner="bob", source=OTHER_CARD)
 
 
 @pytest.mark.parametrize("outcome", [APPROVE, Failed("the processor was away")], ids=["paid", "not charged"])
@@ -141,10 +154,11 @@ async def test_what_is_paid_or_was_not_asked_counts_for_nobody(replica: Replica,
         await replica.tried(outcome, order=of_order)
 
 
-async def test_thousands_of_open_payments_with_cards_of_their_own_are_no_abuse(replica: Replica) -> None:
-    orders = [await replica.order() for _ in range(60)]
+async def test_thousands_of_open_payments_of_one_service_for_its_customers_are_no_abuse(replica: Replica) -> None:
+    service = Origin("shop", acts_for_any_owner=True)
+    orders = [await replica.order(f"customer {number}") for number in range(60)]
     made = await asyncio.gather(
-        *(refused(replica.claim(order, by("alice"), bytes([number]) * 16)) for number, order in enumerate(orders))
+        *(refused(replica.claim(order, service, bytes([number]) * 16)) for number, order in enumerate(orders))
     )
     assert [None] * 60 == made
 
@@ -172,7 +186,7 @@ async def test_a_limit_of_zero_is_none(database: Database) -> None:
 @pytest.mark.parametrize("counted", ["order", "owner", "source"])
 async def test_what_is_older_than_the_window_no_longer_counts(database: Database, counted: str) -> None:
     """The rows are made older, by twice the window, than they are."""
-    limits = replace(NO_LIMITS, **{f"{'attempts' if counted == 'source' else 'declines'}_per_{counted}": 2})
+    limits = replace(NO_LIMITS, **{f"{'declines' if counted == 'order' else 'attempts'}_per_{counted}": 2})
     replica = Replica(database, limits)
     order = await replica.order()
     for _ in range(2):
@@ -229,6 +243,21 @@ async def test_of_a_burst_with_one_card_as_many_get_through_as_the_limit_says(re
     # Busy is told to who lost against others again and again: nothing happened then.
     assert set(ends) <= {type(None), RateLimited, Busy}
     assert LIMITS.attempts_per_source == ends[type(None)] == await count(replicas[0].database, payments)
+
+
+async def test_of_a_burst_of_one_owner_as_many_get_through_as_the_limit_says(replicas: list[Replica]) -> None:
+    """Each with an order and a card of its own; half of them while others are being declined."""
+    orders = [(number, await replicas[0].order()) for number in range(150)]
+
+    async def attempt(number: int, order: str) -> None:
+        replica, card = replicas[number % REPLICAS], bytes([number]) * 16
+        payment = await replica.claim(order, by("alice"), card)
+        if number % 2:
+            await replica.settle(payment, DECLINE)
+
+    ends = Counter(type(end) for end in await asyncio.gather(*(refused(attempt(*each)) for each in orders)))
+    assert set(ends) <= {type(None), RateLimited, Busy}
+    assert LIMITS.attempts_per_owner == ends[type(None)] == await count(replicas[0].database, payments)
 
 
 async def test_of_a_burst_that_is_declined_at_once_no_more_get_through(replicas: list[Replica]) -> None:

@@ -68,6 +68,7 @@ PAYMENT: dict[str, Any] = {
     "source_masked": "{}",
     "source_fingerprint": b"sixteen bytes ..",
     "source_attempt": None,
+    "owner_attempt": None,
     "created_at": 0,
     "claimed_at": 0,
     "settled_at": None,
@@ -95,7 +96,7 @@ ORDERS = [
 PAYMENTS = [
     PAYMENT | {"idempotency_key": "key", "fingerprint": "f"},
     PAYMENT | SUCCEEDED | {"id": "won", "order_id": "paid", "refund_reserved_minor": 999, "refunded_minor": 1000},
-    PAYMENT | FINAL | {"id": "lost", "order_id": "paid", "status": "failed", "source_attempt": 1},
+    PAYMENT | FINAL | {"id": "lost", "order_id": "paid", "status": "failed", "source_attempt": 1, "owner_attempt": 1},
 ]
 REFUNDS = [
     REFUND,
@@ -301,9 +302,17 @@ ILLEGAL: dict[str, tuple[str, str]] = {
         "ck_payments_source_fingerprint",
         on_payment("live", "source_fingerprint = CAST('a fingerprint of 19' AS BYTEA)"),
     ),
-    "two attempts that have seen the same": (
+    "two attempts with a card that have seen the same": (
         "ux_payments_source_attempt",
         on_payment("live", "source_attempt = 1"),
+    ),
+    "two attempts of an owner that have seen the same": (
+        "ux_payments_owner_attempt",
+        on_payment("live", "owner_attempt = 1"),
+    ),
+    "an owner's attempt before the first": (
+        "ck_payments_owner_attempt_positive",
+        on_payment("live", "owner_attempt = 0"),
     ),
     "no digits of a number": ("ck_payments_source_last4", on_payment("live", "source_last4 = ''")),
     "a success without a charge": (

@@ -226,7 +226,7 @@ async def test_a_connection_that_was_long_unused_is_not_used_again(
     assert [True, False] == [connection.is_closed() for connection in used]
 
 
-@pytest.mark.parametrize("counted", ["declines_per_order", "declines_per_owner", "attempts_per_source"])
+@pytest.mark.parametrize("counted", ["declines_per_order", "attempts_per_owner", "attempts_per_source"])
 async def test_what_is_beyond_a_limit_is_not_claimed_so(database: Database, hot_path: HotPath, counted: str) -> None:
     order, same = await placed(database), {"source_fingerprint": b"sixteen bytes .."}
     terms = replace(TERMS, limits=replace(NO_LIMITS, **{counted: 1}))

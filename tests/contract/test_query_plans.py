@@ -67,9 +67,9 @@ MANY: Mapping[str, str | tuple[str, ...]] = {
     "audit._NEXT_AT": "audit_log id>",
     "seals._NEWEST": "audit_seals",
     # At most as many as the limits say. SQLite counts the condition of the index as a comparison.
-    "attempts._DECLINED": "payments owner_sub= claimed_at>",
-    "attempts._TRIED": ("payments source_fingerprint=", "payments source_fingerprint= source_attempt>"),
-    "hot_path._CLAIM": ("payments owner_sub= claimed_at>", "payments source_fingerprint="),
+    "attempts._OF_OWNER": ("payments owner_sub=", "payments owner_sub= owner_attempt>"),
+    "attempts._OF_SOURCE": ("payments source_fingerprint=", "payments source_fingerprint= source_attempt>"),
+    "hot_path._CLAIM": ("payments owner_sub=", "payments source_fingerprint="),
     "findings._KNOWN": "findings processor_reference=",  # one of each kind
     "orders._FIRST_PAGE": "orders owner_sub=",
     "orders._NEXT_PAGE": "orders owner_sub= id<",
@@ -140,6 +140,7 @@ FILL = [
         fingerprint="'f'",
         reply=f"CASE WHEN NOT {OPEN} THEN 'reply'::bytea END",
         source_attempt="1",
+        owner_attempt="n",
         next_poll_at=f"CASE WHEN {OPEN} THEN n END",
         settled_at=f"CASE WHEN NOT {OPEN} THEN n END",
     ),
@@ -148,6 +149,7 @@ FILL = [
         **PAYMENT,
         id="'failed' || n",
         source_attempt="2",
+        owner_attempt=f"{ROWS} + n",
         decline_code="'card_declined'",
         status="'failed'",
         reply="'reply'::bytea",

@@ -38,7 +38,7 @@ SETTINGS: Mapping[str, str] = {
     "COMPARE_EVERY_SECONDS": "2",
     # Customers here are few, pay with few cards and are declined at random.
     "DECLINES_PER_ORDER_MAX": "0",
-    "DECLINES_PER_OWNER_MAX": "0",
+    "ATTEMPTS_PER_OWNER_MAX": "0",
     "ATTEMPTS_PER_SOURCE_MAX": "0",
     "FINGERPRINT_KEY": "a key of the harness, of more than thirty-two characters",
     "DRAIN_SECONDS": "3",

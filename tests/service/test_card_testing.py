@@ -70,7 +70,7 @@ READ_WRITE = "read:orders write:orders"
 PER_ORDER, PER_OWNER, PER_SOURCE = 5, 10, 10
 DEFAULTS = {
     "declines_per_order_max": str(PER_ORDER),
-    "declines_per_owner_max": str(PER_OWNER),
+    "attempts_per_owner_max": str(PER_OWNER),
     "attempts_per_source_max": str(PER_SOURCE),
 }
 HOUR = 3600
@@ -197,6 +197,20 @@ async def test_of_two_hundred_calls_at_once_with_one_card_ten_are_charged(shop: 
     assert_limited(await shop.pay(shop.stack.grpc, an_owner(), number=card))
 
 
+async def test_of_two_hundred_cards_at_once_by_one_owner_ten_are_charged(shop: Shop) -> None:
+    """M4 and M6: nobody is quicker than the first decline."""
+    before, owner = shop.charges(), an_owner()
+    orders = await asyncio.gather(*(shop.order(owner) for _ in range(200)))
+    answers = await asyncio.gather(
+        *(shop.pay(shop.doors[number % 5], owner, order, number=a_card()) for number, order in enumerate(orders))
+    )
+    reasons = Counter(answer.reason for answer in answers)
+    assert {"PAYMENT_DECLINED", "RATE_LIMITED", "BUSY"} >= set(reasons), reasons
+    assert PER_OWNER == shop.charges() - before == reasons["PAYMENT_DECLINED"]
+    for door in shop.doors:
+        assert_limited(await shop.pay(door, owner, number=a_card()))
+
+
 async def test_a_busy_honest_service_is_not_limited(shop: Shop) -> None:
     """One caller, with as many payments in flight as SQLite lets in; of its customers one in ten has a bad card."""
     before, at_once = shop.charges(), asyncio.Semaphore(30)
@@ -260,7 +274,7 @@ async def test_limits_outlive_a_restart(serve: Serve) -> None:
         assert_limited(await service.grpc.call("PayOrder", request, token=service.token()))
 
 
-@pytest.mark.parametrize("counted", ["declines_per_order_max", "declines_per_owner_max", "attempts_per_source_max"])
+@pytest.mark.parametrize("counted", ["declines_per_order_max", "attempts_per_owner_max", "attempts_per_source_max"])
 async def test_when_the_time_is_over_it_may_be_tried_again(serve: Serve, counted: str) -> None:
     async with serve(**{counted: "2"}, limits_window_seconds="1.5") as service:
         request = {"orderId": await service.new_order(), "payment": payment(number=DECLINED)}

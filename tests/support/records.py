@@ -22,8 +22,8 @@ TOTAL = Money(4999, GBP)
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LATER = datetime(2026, 1, 1, 12, 0, 1, 234_000, tzinfo=UTC)
 
-NO_LIMITS = AttemptLimits(declines_per_order=0, declines_per_owner=0, attempts_per_source=0, window_seconds=3600)
-LIMITS = AttemptLimits(declines_per_order=5, declines_per_owner=10, attempts_per_source=10, window_seconds=3600)
+NO_LIMITS = AttemptLimits(declines_per_order=0, attempts_per_owner=0, attempts_per_source=0, window_seconds=3600)
+LIMITS = AttemptLimits(declines_per_order=5, attempts_per_owner=10, attempts_per_source=10, window_seconds=3600)
 TERMS = ClaimTerms(poll_after_ms=25_000, limits=LIMITS)
 
 CARD = MaskedSource(

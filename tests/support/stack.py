@@ -24,7 +24,7 @@ from support.leaks import LEDGER
 # Most tests pay with few cards, as few people, and are declined on purpose.
 WITHOUT_LIMITS: dict[str, Any] = {
     "declines_per_order_max": "0",
-    "declines_per_owner_max": "0",
+    "attempts_per_owner_max": "0",
     "attempts_per_source_max": "0",
 }
 

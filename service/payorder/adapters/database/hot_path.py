@@ -17,7 +17,7 @@ from payorder.adapters.database.attempts import ClaimTerms, counts_source, to_wi
 from payorder.adapters.database.audit_chain import content_of_change
 from payorder.adapters.database.owners import to_owner_parameter
 from payorder.adapters.database.rows import from_payment, to_milliseconds
-from payorder.adapters.database.tables import SOURCE_WAS_TRIED, WAS_DECLINED
+from payorder.adapters.database.tables import OWNER_HAS_TRIED, SOURCE_WAS_TRIED
 from payorder.adapters.database.turns import Turns
 from payorder.domain.errors import Busy
 from payorder.domain.idempotency import IdempotencyKey, Reply
@@ -50,8 +50,8 @@ def _hash(previous: str, content: str, seq: str) -> str:
 
 # 1 payment, 2 order, 3 caller, 4 amount, 5 currency, 6 its digits, 7 processor, 8 to 10 source, 11 at, 12 key,
 # 13 fingerprint, 14 milliseconds until somebody asks after it, 15 and 16 of the audit log: content, request id;
-# 17 the owner, or NULL; 18 the source's fingerprint; 19 to 22 limits on attempts with the source, on declines of the
-# owner and of the order, 0 for none, and the milliseconds for which they look back (attempts.py).
+# 17 the owner, or NULL; 18 the source's fingerprint; 19 to 22 limits on attempts with the source and of the owner, and
+# on declines of the order, 0 for none, and the milliseconds for which they look back (attempts.py).
 _CLAIM = f"""
 WITH {_moment}, tried AS (
     SELECT source_attempt, claimed_at FROM payments
@@ -70,8 +70,13 @@ WITH {_moment}, tried AS (
         AND NOT EXISTS (SELECT 1 FROM payments WHERE caller = $3 AND idempotency_key = $12)
         AND ($19 = 0 OR (SELECT count(*) FROM tried WHERE claimed_at > at - $22) < $19)
         AND ($20 = 0 OR $20 > (
-            SELECT count(*) FROM payments AS lost
-            WHERE lost.owner_sub = orders.owner_sub AND lost.claimed_at > at - $22 AND {WAS_DECLINED}
+            SELECT count(*) FROM (
+                SELECT claimed_at FROM payments
+                WHERE payments.owner_sub = orders.owner_sub AND {OWNER_HAS_TRIED}
+                ORDER BY owner_attempt DESC
+                LIMIT $20
+            ) AS newest
+            WHERE claimed_at > at - $22
         ))
         AND ($21 = 0 OR declines < $21 OR declined_at <= at - $22)
     RETURNING owner_sub, audit_seq, audit_previous, audit_hash, at, {_id("audit_seq")} AS entry_id
@@ -86,10 +91,15 @@ INSERT INTO payments (
     id, order_id, owner_sub, caller, status, amount_minor, currency, currency_digits, processor,
     source_kind, source_last4, source_masked, source_fingerprint,
     source_attempt,
+    owner_attempt,
     created_at, claimed_at, idempotency_key, fingerprint, next_poll_at
 )
 SELECT $1, $2, owner_sub, $3, 'processing', $4, $5, $6, $7, $8, $9, $10, $18,
     CASE WHEN $19 > 0 THEN (SELECT coalesce(max(source_attempt), 0) + 1 FROM tried) END,
+    CASE WHEN $20 > 0 THEN (
+        SELECT coalesce(max(owner_attempt), 0) + 1 FROM payments
+        WHERE payments.owner_sub = taken.owner_sub AND {OWNER_HAS_TRIED}
+    ) END,
     $11, at, $12, $13, at + $14
 FROM taken
 """
@@ -223,7 +233,7 @@ class HotPath:
 
 def _limits(payment: Payment, limits: AttemptLimits) -> tuple[int, int, int, int]:
     of_source = limits.attempts_per_source if counts_source(payment, limits) else 0
-    return of_source, limits.declines_per_owner, limits.declines_per_order, to_window_milliseconds(limits)
+    return of_source, limits.attempts_per_owner, limits.declines_per_order, to_window_milliseconds(limits)
 
 
 class _Connections:

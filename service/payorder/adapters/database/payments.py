@@ -144,16 +144,16 @@ async def claim(
     row = from_payment(payment) | {
         "owner_sub": taken.owner_sub,
         "caller": origin.actor,
-        "source_attempt": await attempts.number(connection, payment, taken, terms.limits),
         "claimed_at": taken.audit_at,
         "next_poll_at": taken.audit_at + terms.poll_after_ms,
+        **await attempts.number(connection, payment, taken, terms.limits),
     }
     if key is not None:
         row |= {"idempotency_key": key.key, "fingerprint": key.fingerprint}
     try:
         await connection.execute(_ADD, row)
     except IntegrityError:
-        raise Conflict from None  # The same key or source came in between, for another order.
+        raise Conflict from None  # The same key, owner or source came in between, for another order.
     await audit.add(connection, payment.order_id, Head.of_order(taken), origin, [changes.of_claimed(payment)])
     return None
 

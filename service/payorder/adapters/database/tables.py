@@ -25,9 +25,10 @@ from sqlalchemy import (
 # before the values are known cannot prove that they fit.
 PAYMENT_IS_OPEN = "status IN ('processing', 'unknown')"
 REFUND_IS_OPEN = "status = 'processing'"
-WAS_DECLINED = "decline_code IS NOT NULL"
-# Declined or still open. What has failed otherwise, because the processor was away, says nothing of the source.
-SOURCE_WAS_TRIED = "source_attempt IS NOT NULL AND failure IS NULL AND status IN ('processing', 'unknown', 'failed')"
+# Declined or still open. What has failed otherwise, because the processor was away, says nothing of who tried what.
+_WAS_TRIED = "failure IS NULL AND status IN ('processing', 'unknown', 'failed')"
+OWNER_HAS_TRIED = f"owner_attempt IS NOT NULL AND {_WAS_TRIED}"
+SOURCE_WAS_TRIED = f"source_attempt IS NOT NULL AND {_WAS_TRIED}"
 
 
 def _where(condition: str) -> dict[str, Any]:
@@ -92,8 +93,9 @@ payments = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("order_id", Text, ForeignKey("orders.id"), nullable=False),
-    # The order's own.
+    # The order's own, and which attempt of this owner it was, where attempts are counted.
     Column("owner_sub", Text, nullable=False),
+    Column("owner_attempt", BigInteger),
     Column("status", Text, nullable=False),
     Column("currency", Text, nullable=False),
     Column("currency_digits", SmallInteger, nullable=False),
@@ -143,6 +145,7 @@ payments = Table(
     CheckConstraint("(idempotency_key IS NULL) = (fingerprint IS NULL)", name="fingerprint_with_key"),
     CheckConstraint("source_attempt IS NULL OR source_fingerprint IS NOT NULL", name="attempt_of_source"),
     CheckConstraint("source_attempt > 0", name="source_attempt_positive"),
+    CheckConstraint("owner_attempt > 0", name="owner_attempt_positive"),
     CheckConstraint("length(source_fingerprint) = 16", name="source_fingerprint"),
     CheckConstraint("length(idempotency_key) BETWEEN 1 AND 255", name="idempotency_key"),
     # Only of charges that were made: a claim has no reference yet, and need not write it here.
@@ -162,11 +165,11 @@ payments = Table(
         unique=True,
         **_where("status IN ('processing', 'unknown', 'succeeded')"),
     ),
-    # Two attempts with one source cannot have seen the same number of earlier ones.
+    # Two attempts with one source, or of one owner, cannot have seen the same number of earlier ones.
     Index(
         "ux_payments_source_attempt", "source_fingerprint", "source_attempt", unique=True, **_where(SOURCE_WAS_TRIED)
     ),
-    Index("ix_payments_declined", "owner_sub", "claimed_at", **_where(WAS_DECLINED)),
+    Index("ux_payments_owner_attempt", "owner_sub", "owner_attempt", unique=True, **_where(OWNER_HAS_TRIED)),
     # What is still open, for whoever settles it.
     Index("ix_payments_due", "processor", "next_poll_at", **_where(PAYMENT_IS_OPEN)),
 )

@@ -192,6 +192,7 @@ def _create_payments() -> None:  # long: one table
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("order_id", sa.Text(), nullable=False),
         sa.Column("owner_sub", sa.Text(), nullable=False),
+        sa.Column("owner_attempt", sa.BigInteger(), nullable=True),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("currency", sa.Text(), nullable=False),
         sa.Column("currency_digits", sa.SmallInteger(), nullable=False),
@@ -251,6 +252,7 @@ def _create_payments() -> None:  # long: one table
             "source_attempt IS NULL OR source_fingerprint IS NOT NULL", name=op.f("ck_payments_attempt_of_source")
         ),
         sa.CheckConstraint("source_attempt > 0", name=op.f("ck_payments_source_attempt_positive")),
+        sa.CheckConstraint("owner_attempt > 0", name=op.f("ck_payments_owner_attempt_positive")),
         sa.CheckConstraint("length(source_fingerprint) = 16", name=op.f("ck_payments_source_fingerprint")),
         sa.CheckConstraint("length(source_last4) = 4", name=op.f("ck_payments_source_last4")),
         sa.CheckConstraint(
@@ -263,23 +265,16 @@ def _create_payments() -> None:  # long: one table
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_payments_order_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_payments")),
     )
-    op.create_index(
-        "ix_payments_declined",
-        "payments",
-        ["owner_sub", "claimed_at"],
-        unique=False,
-        postgresql_where=sa.text("decline_code IS NOT NULL"),
-        sqlite_where=sa.text("decline_code IS NOT NULL"),
-    )
-    was_tried = "source_attempt IS NOT NULL AND failure IS NULL AND status IN ('processing', 'unknown', 'failed')"
-    op.create_index(
-        "ux_payments_source_attempt",
-        "payments",
-        ["source_fingerprint", "source_attempt"],
-        unique=True,
-        postgresql_where=sa.text(was_tried),
-        sqlite_where=sa.text(was_tried),
-    )
+    for whose, number in (("owner_sub", "owner_attempt"), ("source_fingerprint", "source_attempt")):
+        was_tried = f"{number} IS NOT NULL AND failure IS NULL AND status IN ('processing', 'unknown', 'failed')"
+        op.create_index(
+            f"ux_payments_{number}",
+            "payments",
+            [whose, number],
+            unique=True,
+            postgresql_where=sa.text(was_tried),
+            sqlite_where=sa.text(was_tried),
+        )
     op.create_index(
         "ix_payments_due",
         "payments",
