@@ -207,6 +207,8 @@ class Stage:
             jwks_cache_seconds=envoy.JWKS_CACHE_SECONDS,
             cors_origins=(),
             requests_per_second=_REQUESTS_PER_SECOND,
+            address_writes_per_minute=60 * _REQUESTS_PER_SECOND,
+            trusted_proxies=0,
             connections_max=_CONNECTIONS_MAX,
             admin_socket=self.folder / "envoy-admin.sock",
             tls=None,

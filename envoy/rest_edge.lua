@@ -3,8 +3,8 @@
 -- A request is judged before any other filter trusts it; its answer comes back here last, so every error leaves as a
 -- problem (RFC 9457), whoever made it: the service, the transcoder or Envoy itself. Native gRPC passes through.
 -- The dynamic metadata "rest_edge" tells the strict_json filter and the access log what was found:
--- kind, path (without anything that is not ours), method, binding, trace. Given is UNAUTHENTICATED_DETAILS, what the
--- service answers to a bad token: a google.rpc.Status in base64.
+-- kind, path (without anything that is not ours), method, binding, trace. Given are UNAUTHENTICATED_DETAILS and
+-- RATE_LIMITED_DETAILS, what the service answers to a bad token and to too many calls: a google.rpc.Status in base64.
 
 local contract = require("rest_contract")
 local problems = require("problems")
@@ -239,6 +239,14 @@ local function answer_success(handle, headers)
   end
 end
 
+-- Of a call that Envoy's own limit has refused: in how many seconds its bucket has something again.
+local function write_retry_after(headers)
+  local seconds = headers:get("x-ratelimit-reset")
+  if seconds and seconds ~= "0" then
+    headers:replace("retry-after", seconds)
+  end
+end
+
 local function answer_problem(handle, headers, found)
   local status = tonumber(headers:get(":status"))
   local from_service = headers:get("grpc-status") ~= nil
@@ -255,18 +263,26 @@ local function answer_problem(handle, headers, found)
   -- Waiting for the body has ended the life of the headers that were taken before it.
   headers = handle:headers()
   headers:replace(":status", problem_status)
+  if problem_status == "429" and not from_service then
+    write_retry_after(headers)
+  end
   problems.set_headers(headers, problem_status)
 end
 
--- A bad token looks the same to every caller, whatever is wrong with it and whoever refuses it. Envoy would name the
--- fault and the address, and would call a token for another audience a lack of permission.
+-- A refusal looks the same to every caller, whoever refuses. Of a bad token Envoy would name the fault and the address,
+-- and would call a token for another audience a lack of permission.
 local function answer_native(headers)
-  local from_service = headers:get("grpc-status-details-bin") ~= nil
-  if headers:get("www-authenticate") and headers:get("grpc-status") and not from_service then
+  if not headers:get("grpc-status") or headers:get("grpc-status-details-bin") then
+    return
+  elseif headers:get("www-authenticate") then
     headers:replace("www-authenticate", "Bearer")
     headers:replace("grpc-status", "16")
     headers:replace("grpc-message", problems.detail(401))
     headers:replace("grpc-status-details-bin", UNAUTHENTICATED_DETAILS)
+  elseif headers:get("grpc-status") == "8" and headers:get("retry-after") then
+    headers:replace("grpc-message", problems.detail(429))
+    headers:replace("grpc-status-details-bin", RATE_LIMITED_DETAILS)
+    write_retry_after(headers)
   end
 end
 

@@ -102,11 +102,19 @@ async def running_envoy(
     *,
     issuers: Mapping[str, str],
     requests_per_second: int = 5000,
+    address_writes_per_minute: int = 300_000,
+    trusted_proxies: int = 0,
     jwks_cache_seconds: int = envoy.JWKS_CACHE_SECONDS,
 ) -> AsyncIterator[tuple[RestDoor, GrpcDoor]]:
     """An Envoy with settings of its own in front of a service that runs; `issuers` are those of EnvoySettings."""
     settings = envoy_settings(
-        grpc_address, folder, issuers, requests_per_second=requests_per_second, jwks_cache_seconds=jwks_cache_seconds
+        grpc_address,
+        folder,
+        issuers,
+        requests_per_second=requests_per_second,
+        address_writes_per_minute=address_writes_per_minute,
+        trusted_proxies=trusted_proxies,
+        jwks_cache_seconds=jwks_cache_seconds,
     )
     address = f"{settings.listen_address}:{settings.listen_port}"
     async with (
@@ -123,6 +131,8 @@ def envoy_settings(
     issuers: Mapping[str, str],
     *,
     requests_per_second: int = 5000,
+    address_writes_per_minute: int = 300_000,
+    trusted_proxies: int = 0,
     jwks_cache_seconds: int = envoy.JWKS_CACHE_SECONDS,
     tls: envoy.Tls | None = None,
 ) -> envoy.EnvoySettings:
@@ -137,6 +147,8 @@ def envoy_settings(
         jwks_cache_seconds=jwks_cache_seconds,
         cors_origins=(),
         requests_per_second=requests_per_second,
+        address_writes_per_minute=address_writes_per_minute,
+        trusted_proxies=trusted_proxies,
         connections_max=1000,
         admin_socket=folder / "admin.sock",
         tls=tls,

@@ -15,7 +15,7 @@ from pathlib import Path
 from string import Template
 from urllib.parse import SplitResult, urlsplit
 
-from payorder.domain.errors import Unauthenticated
+from payorder.domain.errors import RateLimited, Refusal, Unauthenticated
 from payorder.edge.status import status_of
 
 ROOT = Path(__file__).parents[3]
@@ -42,6 +42,8 @@ class EnvoySettings:
     `issuers` says for each where its keys are: the absolute path of a JWKS file, read once at Envoy's start,
     or an http(s) URL (the `jwks_uri` of its discovery document), read again every `jwks_cache_seconds`.
     `tls` None means plain HTTP: for one machine, or behind something that ends TLS.
+    `address_writes_per_minute` bounds CreateOrder and PayOrder of one address (of IPv6, one /64). The address is the
+    peer's, or behind `trusted_proxies` of one's own, the one that the outermost of them has seen.
     `cors_origins` are exact, as "https://shop.example"; none means that no browser of another origin may call.
     `admin_socket` is a path that does not exist yet, at most 107 bytes long.
     """
@@ -55,6 +57,8 @@ class EnvoySettings:
     jwks_cache_seconds: int
     cors_origins: tuple[str, ...]
     requests_per_second: int
+    address_writes_per_minute: int
+    trusted_proxies: int
     connections_max: int
     admin_socket: Path
     tls: Tls | None
@@ -73,6 +77,8 @@ def render(settings: EnvoySettings) -> str:
         "forward_client_certificates": "SANITIZE_SET" if settings.tls else "SANITIZE",
         "cors_origins": [{"exact": origin} for origin in settings.cors_origins],
         "requests_per_second": settings.requests_per_second,
+        "address_writes_per_minute": settings.address_writes_per_minute,
+        "trusted_proxies": settings.trusted_proxies,
         "connections_max": settings.connections_max,
         "admin_socket": str(settings.admin_socket),
         "descriptor_set": str(DESCRIPTOR_SET),
@@ -92,9 +98,15 @@ def render(settings: EnvoySettings) -> str:
 def lua_source(module: str) -> str:
     """Envoy reads one text per filter; the text looks for modules only where ours are."""
     path = ";".join(f"{folder}/?.lua" for folder in LUA_FOLDERS)
-    details = base64.b64encode(status_of(Unauthenticated("")).SerializeToString(deterministic=True)).decode()
-    given = f"package.path = {json.dumps(path)}\nUNAUTHENTICATED_DETAILS = {json.dumps(details)}\n"
+    given = f"package.path = {json.dumps(path)}\n"
+    given += f"UNAUTHENTICATED_DETAILS = {json.dumps(details_of(Unauthenticated('')))}\n"
+    given += f"RATE_LIMITED_DETAILS = {json.dumps(details_of(RateLimited('address', 1)))}\n"
     return f"{given}require({json.dumps(module)})\n"
+
+
+def details_of(refusal: Refusal) -> str:
+    """What the service answers in grpc-status-details-bin."""
+    return base64.b64encode(status_of(refusal).SerializeToString(deterministic=True)).decode()
 
 
 def jwt_provider(settings: EnvoySettings, issuer: str, name: str) -> dict[str, object]:
@@ -207,6 +219,8 @@ SAMPLE = EnvoySettings(
     jwks_cache_seconds=JWKS_CACHE_SECONDS,
     cors_origins=("https://shop.example",),
     requests_per_second=1000,
+    address_writes_per_minute=600,
+    trusted_proxies=0,
     connections_max=10000,
     admin_socket=Path("admin.sock"),
     tls=None,

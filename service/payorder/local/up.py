@@ -168,6 +168,9 @@ def _envoy(wanted: Up, issuer: Issuer) -> Process:
         jwks_cache_seconds=envoy.JWKS_CACHE_SECONDS,
         cors_origins=(),
         requests_per_second=REQUESTS_PER_SECOND,
+        # Everybody who calls has this machine's address.
+        address_writes_per_minute=60 * REQUESTS_PER_SECOND,
+        trusted_proxies=0,
         connections_max=CONNECTIONS_MAX,
         admin_socket=wanted.data / "envoy-admin.sock",
         tls=None,
