@@ -24,6 +24,7 @@ from payorder.domain.errors import Busy
 from payorder.domain.fingerprint import SourceFingerprints
 from payorder.domain.limits import AttemptLimits
 from payorder.edge.admin import AdminServicer
+from payorder.edge.call_records import CallRecords
 from payorder.edge.idempotency import IdempotencyKeys
 from payorder.edge.orders import OrderServicer
 from payorder.edge.payments import PaymentServicer
@@ -194,7 +195,7 @@ def _assemble(
             store=store,
             keys=keys,
         ),
-        steps=_steps(settings, store, tokens, log),
+        steps=_steps(settings, store, clock, tokens, log),
         store=store,
         limits=_server_limits(settings, shares_port),
     )
@@ -212,12 +213,12 @@ def _cancel_order(store: Store, clock: Clock, background: Background, reconcile:
     )
 
 
-def _steps(settings: Settings, store: Store, tokens: JwtVerifier, log: CallLog) -> CallSteps:
+def _steps(settings: Settings, store: Store, clock: Clock, tokens: JwtVerifier, log: CallLog) -> CallSteps:
     return CallSteps(
         tokens=tokens,
         disabled=_disabled(settings),
         believes_certificates=settings.forwarded_client_cert,
-        record_call=store.record_call,
+        records=CallRecords(store.record_call, clock),
         log=log,
     )
 

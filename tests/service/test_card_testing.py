@@ -24,6 +24,7 @@ from harness.cards import card_number
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.tables import payments
 from service.conftest import Serve
+from support.audit import calls_of
 from support.doors import Answer, Door
 from support.requests import DECLINED, ORDER, bank_payment, payment
 from support.service import install_processor, serving_process, until
@@ -151,6 +152,13 @@ async def test_one_account_with_many_cards_is_stopped_by_order_and_by_hour(shop:
     for door in shop.doors:
         assert_limited(await shop.pay(door, owner, number=a_card()))
     assert PER_OWNER == shop.charges() - before
+    # Written down, but no more than each replica does once a minute, whatever is tried.
+    rows = await calls_of(shop.stack, owner)
+    assert {"RATE_LIMITED: order", "RATE_LIMITED: owner"} == {row["detail"].partition(",")[0] for row in rows}
+    assert {("PaymentService/PayOrder", "refused", owner)} == {
+        (row["object_id"], row["outcome"], row["actor"]) for row in rows
+    }
+    assert len(rows) < 4 * len(shop.doors) - 3
     order = await shop.order(owner)
     read = await shop.stack.rest.call("GetOrder", {"orderId": order}, token=shop.stack.token(owner))
     assert ("placed", None) == (read.body["status"], read.body.get("latestPaymentId"))

@@ -5,9 +5,11 @@ from pathlib import Path
 import grpc
 from google.protobuf.empty_pb2 import Empty
 
+from payorder.adapters.system import SystemClock
 from payorder.adapters.tokens.files import FileKeySet
 from payorder.adapters.tokens.verifier import JwtVerifier, TokenRules
 from payorder.config import DEVELOPMENT_ISSUER
+from payorder.edge.call_records import CallRecords
 from payorder.edge.steps import CallSteps
 from payorder.local.issuer import Issuer
 from payorder.local.up import AUDIENCE
@@ -32,9 +34,8 @@ async def test_a_method_without_an_entry_is_denied_to_everybody(tmp_path: Path) 
     verifier = JwtVerifier({DEVELOPMENT_ISSUER: FileKeySet(issuer.jwks_path)}, rules)
     handler = grpc.unary_unary_rpc_method_handler(never, Empty.FromString, Empty.SerializeToString)
     service = "payments.v1.OrderService"
-    steps = CallSteps(
-        tokens=verifier, disabled=(), believes_certificates=False, record_call=never_recorded, log=CallLog()
-    )
+    records = CallRecords(never_recorded, SystemClock())
+    steps = CallSteps(tokens=verifier, disabled=(), believes_certificates=False, records=records, log=CallLog())
     stepped = steps.around(f"/{service}/{FORGOTTEN}", handler)
     server = grpc.aio.server()
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {FORGOTTEN: stepped}),))

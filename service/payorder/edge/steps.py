@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable, Container
 from contextlib import suppress
 from random import SystemRandom
 from time import perf_counter
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 from uuid import UUID, uuid4
 
 import grpc
-from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import DecodeError, Message
 from google.rpc.status_pb2 import Status
 
@@ -27,15 +26,15 @@ from payorder.domain.errors import (
     Unauthenticated,
 )
 from payorder.domain.origin import Origin
+from payorder.edge.call_records import CallRecords
 from payorder.edge.caller import set_current_caller
 from payorder.edge.certificate import forwarded_certificate
 from payorder.edge.metadata import metadata_values, read_metadata
-from payorder.edge.methods import ADMIN, METHODS, Method
+from payorder.edge.methods import METHODS, Method
 from payorder.edge.replies import REPLAYED, ErrorReply, to_bytes
 from payorder.edge.status import Internal, Row, reason_name, retry_after_seconds_of, row_of, status_of
 from payorder.edge.validation import validate
 from payorder.observability.logging import CallLog
-from payorder.ports.audit import CallRecord
 from payorder.ports.tokens import Caller, TokenVerifier
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -72,14 +71,14 @@ class CallSteps:
         tokens: TokenVerifier,
         disabled: Container[str],
         believes_certificates: bool,
-        record_call: Callable[[CallRecord], Awaitable[None]],
+        records: CallRecords,
         log: CallLog,
     ) -> None:
         """`disabled` are subjects; `believes_certificates`: whoever reaches us directly is Envoy."""
         self._tokens = tokens
         self._disabled = disabled
         self._believes_certificates = believes_certificates
-        self._record_call = record_call
+        self._records = records
         self._log = log
 
     def around(self, method_name: str, handler: Any) -> Any:
@@ -141,21 +140,16 @@ class CallSteps:
     async def _recorded(
         self, call: "_Call", method: Method | None, handler: Handler, request: Message, context: Context
     ) -> Message:
-        """What an administrator reads, or was refused, is in the audit log before it is answered: no row, no answer."""
+        """What the audit log tells of a call is there before it is answered: no row, no answer."""
         try:
             answer = await self._allowed(call, method, handler, request, context)
         except Refusal as refusal:
-            if method is not None and method.scope == ADMIN:
-                await self._record(call, method, "refused", reason_name(row_of(refusal)))
+            if method is not None and call.subject is not None:
+                await self._records.add_refusal(method, Origin(call.subject, call.request_id), refusal)
             raise
-        if method is not None and method.is_recorded:
-            await self._record(call, method, "done", MessageToJson(request, indent=None))
+        if method is not None and method.is_recorded and call.subject is not None:
+            await self._records.add_read(method, Origin(call.subject, call.request_id), request)
         return answer
-
-    async def _record(self, call: "_Call", method: Method, outcome: Literal["done", "refused"], detail: str) -> None:
-        if call.subject is not None:
-            origin = Origin(call.subject, call.request_id)
-            await self._record_call(CallRecord(method.name, outcome, origin, detail))
 
     async def _allowed(
         self, call: "_Call", method: Method | None, handler: Handler, request: Message, context: Context

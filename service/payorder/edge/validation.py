@@ -34,8 +34,8 @@ _ID = re.compile(
     r"(?<![0-9A-Za-z])(?:[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?=(?:[0-9]*[a-f]){2})[0-9a-f]{16,})(?![0-9A-Za-z])",
     re.IGNORECASE,
 )
-# Not the colon: it stands in times, which are digits as well.
-_DIGIT_GROUPS = re.compile("[0-9]+(?:[ ./,_\\N{NO-BREAK SPACE}\\N{EN DASH}-]{1,3}[0-9]+)*")
+# Not the colon: it stands in times, which are digits as well. The plus is what forms make of a space, and Envoy leaves.
+_DIGIT_GROUPS = re.compile("[0-9]+(?:[ +./,_\\N{NO-BREAK SPACE}\\N{EN DASH}-]{1,3}[0-9]+)*")
 _CARD_NUMBER_LENGTHS = range(13, 20)
 # Major industry identifiers of banks, travel and merchandising (ISO/IEC 7812), and Mastercard's second series. A date
 # that begins with its year has none of them.
