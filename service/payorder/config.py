@@ -20,6 +20,8 @@ DEVELOPMENT_ISSUER = "urn:payorder:development-issuer"
 
 
 FINGERPRINT_KEY_LENGTH_MIN = 32
+# With these, libraries write what they are handed to standard error, card numbers too.
+_TELL_ALL = ("GRPC_TRACE", "GRPC_VERBOSITY", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -119,6 +121,8 @@ class Settings(BaseSettings):
         faults = [f"{name}: there is no such setting" for name in unknown]
         try:
             settings = cls()  # type: ignore[call-arg]  # the required ones come from the environment
+            if settings.env is Environment.PRODUCTION:
+                faults += [f"{name}: is not for production" for name in _TELL_ALL if os.environ.get(name)]
         except ValidationError as error:
             faults += [_line(dict(fault)) for fault in error.errors(include_input=False, include_url=False)]
         if faults:
@@ -154,6 +158,10 @@ class Settings(BaseSettings):
             faults.append("PAYORDER_JWKS: must be https, a file, or on this machine in production")
         if self.processor is None:
             faults.append("PAYORDER_PROCESSOR: must be named in production")
+        if self.reflection:
+            faults.append("PAYORDER_REFLECTION: is not for production")
+        if self.log_level == "DEBUG":
+            faults.append("PAYORDER_LOG_LEVEL: DEBUG is not for production")
         if len(self.fingerprint_secrets[0].reveal()) < FINGERPRINT_KEY_LENGTH_MIN:
             faults.append("PAYORDER_FINGERPRINT_KEY: must have at least 32 characters in production")
         return faults

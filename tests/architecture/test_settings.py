@@ -92,6 +92,8 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"ISSUER": "https://issuer.example https://another.example", "JWKS": "https://issuer.example/leak"}, "JWKS"),
     ({"TOKEN_TYPES": "leak"}, "TOKEN_TYPES"),
     ({"PROCESSOR": None}, "PROCESSOR"),
+    ({"REFLECTION": "true"}, "REFLECTION"),
+    ({"LOG_LEVEL": "DEBUG"}, "LOG_LEVEL"),
     ({"FINGERPRINT_KEY": None}, "FINGERPRINT_KEY"),
     ({"FINGERPRINT_KEY": "leak"}, "FINGERPRINT_KEY"),
     ({"FINGERPRINT_KEY": "leak" * 7}, "FINGERPRINT_KEY"),
@@ -203,7 +205,6 @@ def test_settings_do_not_show_their_secret() -> None:
     ("settings", "expected"),
     [
         ({}, "False"),
-        ({"REFLECTION": "true"}, "True"),
         ({"ENV": "development"}, "True"),
         ({"ENV": "development", "REFLECTION": "false"}, "False"),
     ],
@@ -211,6 +212,17 @@ def test_settings_do_not_show_their_secret() -> None:
 def test_reflection_is_for_development_unless_it_is_said(settings: dict[str, str], expected: str) -> None:
     show = "import os; from payorder.config import Settings; print(Settings.from_env().serves_reflection)"
     assert expected == run(GOOD | settings, "-c", show).stdout.strip()
+
+
+@pytest.mark.parametrize("name", ["GRPC_TRACE", "GRPC_VERBOSITY", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE"])
+def test_in_production_no_library_may_write_down_what_it_is_handed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "1")
+    show = "from payorder.config import Settings; print(Settings.from_env().env)"
+    refused, taken = run(GOOD, "-c", show), run(GOOD | {"ENV": "development"}, "-c", show)
+    assert (f"{name}: is not for production", "development") == (
+        refused.stderr.strip().rpartition("SettingsFault: ")[2],
+        taken.stdout.strip(),
+    )
 
 
 def test_every_setting_with_a_measure_has_its_unit_in_its_name() -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conftest import new_database
 from payorder.adapters.database.engine import Database
@@ -1016,3 +1018,13 @@ async def test_no_more_than_the_masked_source_is_stored(store: Store, database: 
         assert 1 == (await connection.execute(select(func.count()).select_from(payments))).scalar_one()
     assert ("card", "4242", TOTAL.amount_minor) == (row.source_kind, row.source_last4, row.amount_minor)
     assert "************4242" in row.source_masked
+
+
+async def test_a_fault_of_the_database_shows_no_value(database: Database) -> None:
+    async def ask(connection: AsyncConnection) -> None:
+        await connection.execute(text("SELECT 1 FROM nowhere WHERE number = :number"), {"number": "4242424242424242"})
+
+    with pytest.raises(DBAPIError) as fault:
+        await database.write(ask)
+    assert "nowhere" in str(fault.value)
+    assert "4242" not in f"{fault.value} {fault.value!r}"

@@ -21,7 +21,7 @@ from payorder.config import Environment
 from support.doors import Answer, GrpcDoor, RestDoor, answer_of, to_message
 from support.forged_tokens import ACCEPTED, AUTHORIZATIONS, REFUSED
 from support.issuers import JWKS, HttpIssuer, encoded, jwk, new_key, new_keys, running_issuer
-from support.requests import ORDER
+from support.requests import ORDER, payment
 from support.service import serving, until
 from support.signing_keys import new_signing_key
 from support.snapshot import Watch
@@ -215,6 +215,21 @@ async def test_a_token_without_the_scope_is_good_but_not_enough(doors: Doors, is
     assert [("PERMISSION_DENIED", 403, "SCOPE_MISSING")] * 3 == [
         (each.code, each.http, each.reason) for each in answers
     ]
+
+
+async def test_a_claim_that_looks_like_power_gives_none(doors: Doors, issuer: HttpIssuer) -> None:
+    """B2: scopes alone count."""
+    theirs = await doors.rest.call("CreateOrder", ORDER, token=issuer.token(sub="bob"))
+    order = theirs.body["id"]
+    powers: dict[str, Any] = {"admin": True, "roles": ["admin"], "act": {"sub": "bob"}, "tenant": "bob"}
+    token = issuer.token(sub="mallory", permissions=["admin", "act:any-owner"], **powers)
+    for door in (doors.rest, doors.grpc, doors.grpc_through_envoy):
+        paid = await door.call("PayOrder", {"orderId": order, "payment": payment()}, token=token)
+        assert ("NOT_FOUND", 404, "ORDER_NOT_FOUND") == (paid.code, paid.http, paid.reason)
+        cancelled = await door.call("ForceCancelOrder", {"orderId": order, "reason": "because"}, token=token)
+        assert ("PERMISSION_DENIED", 403, "SCOPE_MISSING") == (cancelled.code, cancelled.http, cancelled.reason)
+    read = await doors.grpc.call("GetOrder", {"orderId": order}, token=issuer.token(sub="bob"))
+    assert ("placed", None) == (read.body["status"], read.body.get("latestPaymentId"))
 
 
 async def test_a_disabled_subject_is_refused_while_its_token_is_good(

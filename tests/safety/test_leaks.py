@@ -4,6 +4,7 @@ Looked through are all files of every stack and database that the run started, t
 answer that came back. That the search can find is shown by planting each form where it looks.
 """
 
+import asyncio
 import base64
 import sqlite3
 from collections.abc import Callable
@@ -93,6 +94,25 @@ def _sqlite_values(path: str) -> list[Any]:
     finally:
         connection.close()
     return [value for row in rows for value in row]
+
+
+async def test_nothing_is_left_in_a_backup(stack: Stack, postgres: EmbeddedPostgres, tmp_path: Path) -> None:
+    """As operators make them: VACUUM INTO, and pg_dump."""
+    if stack.database_url.startswith("sqlite"):
+        connection = sqlite3.connect(stack.database_url.removeprefix("sqlite:///"))
+        connection.execute("VACUUM INTO ?", [str(tmp_path / "backup")])
+        connection.close()
+    else:
+        pg_dump = Path(postgres.command[0]).with_name("pg_dump")
+        dumping = await asyncio.create_subprocess_exec(pg_dump, stack.database_url, "-f", tmp_path / "backup")
+        assert 0 == await dumping.wait()
+    assert (tmp_path / "backup").stat().st_size > 10_000
+    assert {} == leaks_below(tmp_path, search_of_the_run())
+
+
+async def test_a_core_dump_would_hold_nothing(stack: Stack) -> None:
+    limits = await asyncio.to_thread(Path(f"/proc/{stack.service_process_id}/limits").read_text)
+    assert ["0", "0"] == limits.partition("Max core file size")[2].split()[:2]
 
 
 PLANTED = Search(["4242424242424242", "00012345", "89370400440532013000"], ["7391", "123"])
