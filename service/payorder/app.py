@@ -20,6 +20,7 @@ from payorder.adapters.tokens.files import DisabledSubjects, FileKeySet
 from payorder.adapters.tokens.keys import NoKeySet
 from payorder.adapters.tokens.verifier import JwtVerifier, KeySet, TokenRules
 from payorder.config import Environment, Settings, SettingsFault
+from payorder.domain.declines import DeclineLimits
 from payorder.domain.errors import Busy
 from payorder.domain.fingerprint import SourceFingerprints
 from payorder.domain.limits import AttemptLimits
@@ -46,6 +47,7 @@ from payorder.workflows.pay_order import ChargeLimits, PayOrder
 from payorder.workflows.reconcile import Reconcile, ReconcileLimits
 from payorder.workflows.seal_audit_log import SealAuditLog
 from payorder.workflows.sign_receipt import SignReceipt
+from payorder.workflows.watch_declines import WatchDeclines
 
 PROCESSORS = "payorder.processors"
 _COMPARE_TIMEOUT_SECONDS = 60.0
@@ -90,6 +92,7 @@ async def running(settings: Settings, *, worker: int | None = None) -> AsyncIter
     loops: list[Loop] = [
         reconcile,
         AddUpStatistics(store=store, on_fault=log.fault),
+        _watching(settings, store, log),
         *_sealing(settings, store, log),
     ]
     looping = {asyncio.create_task(loop.run()): loop for loop in loops}
@@ -280,6 +283,18 @@ def _reconcile(settings: Settings, store: Store, processor: Processor, clock: Cl
             compare_timeout_seconds=_COMPARE_TIMEOUT_SECONDS,
         ),
         on_finding=lambda finding: log.finding(finding.kind, payment_id=finding.key),
+        on_fault=log.fault,
+    )
+
+
+def _watching(settings: Settings, store: Store, log: CallLog) -> WatchDeclines:
+    return WatchDeclines(
+        store=store,
+        limits=DeclineLimits(settings.alert_declines_per_day_max, settings.alert_decline_ratio_max),
+        every_seconds=settings.alert_every_seconds,
+        on_unusual=lambda day, expected: log.declines_unusual(
+            declined=day.declined, expected=round(expected), answered=day.answered
+        ),
         on_fault=log.fault,
     )
 

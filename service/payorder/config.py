@@ -87,6 +87,10 @@ class Settings(BaseSettings):
     attempts_per_source_max: Annotated[int, Field(ge=0, le=1000)] = 10
     limits_window_seconds: Annotated[float, Field(gt=0)] = 3600.0
 
+    alert_declines_per_day_max: Annotated[int, Field(ge=0)] = 100
+    alert_decline_ratio_max: Annotated[float, Field(ge=1)] = 2.0
+    alert_every_seconds: Annotated[float, Field(gt=0)] = 600.0
+
     charges_max: Annotated[int, Field(ge=1)] = 4096
     backlog_max: Annotated[int, Field(ge=1)] = 256
     request_bytes_max: Annotated[int, Field(ge=1024)] = 64 * 1024

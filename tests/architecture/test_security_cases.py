@@ -165,6 +165,10 @@ CASES: Mapping[str, tuple[str, ...]] = {
         f"{_LIMITS}::test_of_two_hundred_cards_at_once_by_one_owner_ten_are_charged",
         "contract/test_attempt_limits.py::test_of_a_burst_of_one_owner_as_many_get_through_as_the_limit_says",
     ),
+    "M7 one a minute": (
+        "workflows/test_watch_declines.py::test_a_day_of_one_decline_a_minute_is_told",
+        "service/test_card_testing.py::test_so_many_declines_are_a_line_to_alert_on",
+    ),
     # Configuration
     "N1 defaults and debugging in production": (
         "architecture/test_settings.py::test_production_refuses_every_bad_setting_in_one_line_that_names_it",
@@ -183,7 +187,6 @@ CASES: Mapping[str, tuple[str, ...]] = {
 }
 # What no test here shows, and why.
 WITHOUT: Mapping[str, str] = {
-    "M7 slow and spread": "nothing watches the number of declines yet",
     "B7 receipts by number": "receipts have no RPC yet",
     "N4 secrets of webhooks that change": "there are no webhooks yet",
     "O1 somebody else's order, by time": "measured in `bench foreign`: a clock on a busy machine would fail a test",
@@ -199,7 +202,7 @@ def names_in(file: str) -> frozenset[str]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_names_in_a_case_are_there(case: str) -> None:
+def test_the_tests_of_a_case_are_there(case: str) -> None:
     assert CASES[case]
     for test in CASES[case]:
         file, _, name = test.partition("::")

@@ -74,6 +74,8 @@ DEFAULTS = {
     "attempts_per_owner_max": str(PER_OWNER),
     "attempts_per_source_max": str(PER_SOURCE),
 }
+# Soon, and of few.
+ALERT = {"alert_declines_per_day_max": "30", "alert_decline_ratio_max": "1", "alert_every_seconds": "1"}
 HOUR = 3600
 
 _random = Random(20261122)  # noqa: S311 - test numbers
@@ -117,7 +119,7 @@ async def shop(
     folder = tmp_path_factory.mktemp("shop")
     packages, ledger = install_processor(folder / "packages", "counting", COUNTING), folder / "ledger"
     url = await new_migrated(request.param, folder)
-    options = {"processor": "counting", "processor_options": json.dumps({"ledger": str(ledger)}), **DEFAULTS}
+    options = {"processor": "counting", "processor_options": json.dumps({"ledger": str(ledger)}), **DEFAULTS, **ALERT}
     async with AsyncExitStack() as opened:
         stack = await opened.enter_async_context(running_stack(folder, url, python_path=packages, **options))
         others = []
@@ -265,6 +267,21 @@ async def payment_row(shop: Shop, payment_id: str) -> Any:
             return (await connection.execute(select(payments).where(payments.c.id == payment_id))).one()
     finally:
         await database.close()
+
+
+async def test_so_many_declines_are_a_line_to_alert_on(shop: Shop) -> None:
+    """M7: by accounts and with cards that are new each time, so that no limit sees them."""
+    for _ in range(40):
+        assert_declined(await shop.pay(shop.stack.grpc, an_owner(), number=a_card()))
+    log = shop.stack.data / "log" / "service.log"
+
+    async def told() -> list[dict[str, Any]]:
+        lines = await asyncio.to_thread(log.read_text)
+        return [line for line in map(json.loads, lines.splitlines()) if line["event"] == "declines unusual"]
+
+    newest = (await until(told, bool))[-1]
+    assert {"declined", "expected", "answered", "event", "level", "timestamp"} == set(newest)
+    assert ("warning", True) == (newest["level"], newest["expected"] < newest["declined"] <= newest["answered"])
 
 
 # With settings of their own

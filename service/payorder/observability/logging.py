@@ -56,6 +56,10 @@ class CallLog:
     def payment_limited(self, *, counted: str, request_id: str) -> None:
         self._logger.warning("payment limited", counted=counted, request_id=request_id)
 
+    def declines_unusual(self, *, declined: int, expected: int, answered: int) -> None:
+        """Of the attempts of a day: somebody may be trying cards too slowly for any limit."""
+        self._logger.warning("declines unusual", declined=declined, expected=expected, answered=answered)
+
     def fault(self, fault: BaseException, *, request_id: str | None = None) -> None:
         self._logger.error("fault", request_id=request_id, faults=[_describe(each) for each in _chain(fault)])
 

@@ -1,0 +1,151 @@
+"""Trying cards so slowly that no limit is reached shows in the number of declines, and honest trade does not."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from payorder.adapters.database.audit_chain import BEGINNING, begin_of_id
+from payorder.adapters.database.engine import Database
+from payorder.adapters.database.rows import from_payment, to_milliseconds
+from payorder.adapters.database.store import DatabaseStore
+from payorder.adapters.database.tables import audit_log, payments
+from payorder.domain.declines import Attempts, DeclineLimits
+from payorder.domain.outcome import Approved, Declined
+from payorder.ports.store import Interval
+from payorder.workflows.watch_declines import WatchDeclines
+from support.records import a_payment, an_order, by, reply_of
+
+LIMITS = DeclineLimits(declines_per_day=100, ratio=2)
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+HOURLY = Interval(every_seconds=3600, settled_after_seconds=60)
+
+
+A_WEEK = [DAY * number + HOUR * hour for number in range(2, 9) for hour in (1, 2)] * 5
+
+
+class Trade:
+    """Payments of the past, written as rows, because nobody can pay yesterday."""
+
+    def __init__(self, store: DatabaseStore, database: Database) -> None:
+        self.store = store
+        self.database = database
+        self.now = datetime.now(UTC)
+        self.number = 0
+
+    async def took_place(self, at: Sequence[timedelta], *, declined_one_in: int) -> None:
+        """An attempt at each moment that long ago, each of an owner and with a card of its own."""
+        order = an_order()
+        await self.store.add_order(order, by("alice"), reply_of(order), None)
+        rows, entries = [], []
+        for ago in at:
+            self.number += 1
+            when = to_milliseconds(self.now - ago)
+            is_declined = self.number % declined_one_in == 0
+            payment = a_payment(order)
+            payment = payment.after(Declined("lost_card") if is_declined else Approved(payment.id))
+            order_id = order.id
+            if not is_declined:
+                paid = an_order()
+                await self.store.add_order(paid, by("alice"), reply_of(paid), None)
+                order_id = paid.id
+            rows.append(
+                from_payment(payment)
+                | {
+                    "order_id": order_id,
+                    "owner_sub": f"owner {self.number}",
+                    "caller": f"owner {self.number}",
+                    "status": payment.status,
+                    "decline_code": payment.decline_code,
+                    "processor_reference": payment.reference,
+                    "captured_minor": 0 if is_declined else payment.amount.amount_minor,
+                    "created_at": when,
+                    "claimed_at": when,
+                    "settled_at": when,
+                    "reply": b"reply",
+                }
+            )
+            entries.append(
+                {
+                    "id": f"{begin_of_id(when)}aaa-8aaa-{self.number:012d}",
+                    "chain": f"of attempt {self.number}",
+                    "seq": 1,
+                    "at": when,
+                    "actor": "payorder",
+                    "kind": "payment",
+                    "object_id": payment.id,
+                    "from_state": "processing",
+                    "to_state": payment.status,
+                    "outcome": "done",
+                    "prev_hash": BEGINNING,
+                    "hash": BEGINNING,
+                }
+            )
+
+        async def write(connection: AsyncConnection) -> None:
+            await connection.execute(insert(payments), rows)
+            await connection.execute(insert(audit_log), entries)
+
+        await self.database.write(write)
+
+    async def unusual(self) -> list[tuple[Attempts, float]]:
+        """What is told of it, after all was added up; what takes place later must not be earlier than that."""
+        while await self.store.add_up_statistics(HOURLY):
+            pass
+        told: list[tuple[Attempts, float]] = []
+        watching = WatchDeclines(
+            store=self.store,
+            limits=LIMITS,
+            every_seconds=600,
+            on_unusual=lambda day, expected: told.append((day, expected)),
+            on_fault=fail,
+        )
+        await watching.look()
+        return told
+
+
+def fail(fault: BaseException) -> None:
+    raise fault
+
+
+@pytest.fixture
+def trade(store: DatabaseStore, database: Database) -> Trade:
+    return Trade(store, database)
+
+
+async def test_a_day_of_one_decline_a_minute_is_told(trade: Trade) -> None:
+    """Where there is no past, too."""
+    await trade.took_place([MINUTE * number for number in range(1, 24 * 60)], declined_one_in=1)
+    [(day, expected)] = await trade.unusual()
+    assert (1439, 1439, 216) == (day.answered, day.declined, round(expected))
+
+
+async def test_of_honest_trade_nothing_is_told(trade: Trade) -> None:
+    """A quiet week, and then a day with thrice as much."""
+    await trade.took_place(A_WEEK, declined_one_in=10)
+    await trade.took_place([HOUR, HOUR * 2, HOUR * 3] * 80, declined_one_in=8)
+    assert [] == await trade.unusual()
+
+
+async def test_among_honest_trade_it_is_told(trade: Trade) -> None:
+    await trade.took_place(A_WEEK, declined_one_in=10)
+    await trade.took_place([HOUR, HOUR * 2, HOUR * 3] * 80, declined_one_in=8)
+    await trade.took_place([MINUTE * 6 * number for number in range(1, 200)], declined_one_in=1)
+    [(day, expected)] = await trade.unusual()
+    assert (240 + 199, 30 + 199, True) == (day.answered, day.declined, 40 < expected < 60)
+
+
+async def test_few_declines_are_nothing_to_tell_of(trade: Trade) -> None:
+    await trade.took_place([MINUTE * number for number in range(1, 101)], declined_one_in=1)
+    assert [] == await trade.unusual()
+    await trade.took_place([MINUTE], declined_one_in=1)
+    assert 1 == len(await trade.unusual())
+
+
+async def test_where_many_are_always_declined_as_many_are_usual(trade: Trade) -> None:
+    past = [DAY * number + HOUR for number in range(2, 8)] * 50
+    await trade.took_place(past, declined_one_in=2)
+    await trade.took_place([HOUR] * 250, declined_one_in=2)
+    assert [] == await trade.unusual()
