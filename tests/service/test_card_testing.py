@@ -155,12 +155,13 @@ async def test_one_account_with_many_cards_is_stopped_by_order_and_by_hour(shop:
         assert_limited(await shop.pay(door, owner, number=a_card()))
     assert PER_OWNER == shop.charges() - before
     # Written down, but no more than each replica does once a minute, whatever is tried.
+    await asyncio.gather(*(shop.pay(shop.stack.grpc, owner, order, number=a_card()) for _ in range(30)))
     rows = await calls_of(shop.stack, owner)
     assert {"RATE_LIMITED: order", "RATE_LIMITED: owner"} == {row["detail"].partition(",")[0] for row in rows}
     assert {("PaymentService/PayOrder", "refused", owner)} == {
         (row["object_id"], row["outcome"], row["actor"]) for row in rows
     }
-    assert len(rows) < 4 * len(shop.doors) - 3
+    assert len(rows) <= 2 * 6
     order = await shop.order(owner)
     read = await shop.stack.rest.call("GetOrder", {"orderId": order}, token=shop.stack.token(owner))
     assert ("placed", None) == (read.body["status"], read.body.get("latestPaymentId"))
@@ -200,11 +201,21 @@ async def test_of_two_hundred_calls_at_once_with_one_card_ten_are_charged(shop: 
             for number, (owner, order) in enumerate(zip(owners, orders, strict=True))
         )
     )
-    reasons = Counter(answer.reason for answer in answers)
-    # BUSY: lost against others too often. Nothing was done, and a repetition would be told RATE_LIMITED.
-    assert {"PAYMENT_DECLINED", "RATE_LIMITED", "BUSY"} >= set(reasons), reasons
-    assert PER_SOURCE == shop.charges() - before == reasons["PAYMENT_DECLINED"]
+    await assert_charged(shop, before + PER_SOURCE, answers)
     assert_limited(await shop.pay(shop.stack.grpc, an_owner(), number=card))
+
+
+async def assert_charged(shop: Shop, charges: int, answers: list[Answer]) -> None:
+    """The processor was asked as often as that, however slow this machine is: some may not have had their answer."""
+    reasons = Counter(answer.reason or answer.body.get("status", answer.code) for answer in answers)
+    slow = {"processing", "DEADLINE_EXCEEDED", "CANCELLED", "UNAVAILABLE"}
+    # BUSY: lost against others too often. Nothing was done, and a repetition would be told RATE_LIMITED.
+    assert {"PAYMENT_DECLINED", "RATE_LIMITED", "BUSY"} >= set(reasons) - slow, reasons
+
+    async def charged() -> int:
+        return shop.charges()
+
+    assert charges == await until(charged, lambda count: count >= charges)
 
 
 async def test_of_two_hundred_cards_at_once_by_one_owner_ten_are_charged(shop: Shop) -> None:
@@ -214,9 +225,7 @@ async def test_of_two_hundred_cards_at_once_by_one_owner_ten_are_charged(shop: S
     answers = await asyncio.gather(
         *(shop.pay(shop.doors[number % 5], owner, order, number=a_card()) for number, order in enumerate(orders))
     )
-    reasons = Counter(answer.reason for answer in answers)
-    assert {"PAYMENT_DECLINED", "RATE_LIMITED", "BUSY"} >= set(reasons), reasons
-    assert PER_OWNER == shop.charges() - before == reasons["PAYMENT_DECLINED"]
+    await assert_charged(shop, before + PER_OWNER, answers)
     for door in shop.doors:
         assert_limited(await shop.pay(door, owner, number=a_card()))
 
