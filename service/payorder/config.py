@@ -21,7 +21,7 @@ DEVELOPMENT_ISSUER = "urn:payorder:development-issuer"
 
 FINGERPRINT_KEY_LENGTH_MIN = 32
 # With these, libraries write what they are handed to standard error, card numbers too.
-_TELL_ALL = ("GRPC_TRACE", "GRPC_VERBOSITY", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE")
+_TELL_ALL = ("GRPC_TRACE", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 

@@ -214,7 +214,7 @@ def test_reflection_is_for_development_unless_it_is_said(settings: dict[str, str
     assert expected == run(GOOD | settings, "-c", show).stdout.strip()
 
 
-@pytest.mark.parametrize("name", ["GRPC_TRACE", "GRPC_VERBOSITY", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE"])
+@pytest.mark.parametrize("name", ["GRPC_TRACE", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE"])
 def test_in_production_no_library_may_write_down_what_it_is_handed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, "1")
     show = "from payorder.config import Settings; print(Settings.from_env().env)"

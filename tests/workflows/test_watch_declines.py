@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import insert
@@ -13,7 +14,9 @@ from payorder.adapters.database.rows import from_payment, to_milliseconds
 from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.database.tables import audit_log, payments
 from payorder.domain.declines import Attempts, DeclineLimits
+from payorder.domain.order import Order
 from payorder.domain.outcome import Approved, Declined
+from payorder.domain.payment import Payment
 from payorder.ports.store import Interval
 from payorder.workflows.watch_declines import WatchDeclines
 from support.records import a_payment, an_order, by, reply_of
@@ -37,58 +40,26 @@ class Trade:
 
     async def took_place(self, at: Sequence[timedelta], *, declined_one_in: int) -> None:
         """An attempt at each moment that long ago, each of an owner and with a card of its own."""
-        order = an_order()
-        await self.store.add_order(order, by("alice"), reply_of(order), None)
-        rows, entries = [], []
+        rows, entries, declined = [], [], await self.order()
         for ago in at:
             self.number += 1
             when = to_milliseconds(self.now - ago)
             is_declined = self.number % declined_one_in == 0
-            payment = a_payment(order)
+            payment = a_payment(declined if is_declined else await self.order())
             payment = payment.after(Declined("lost_card") if is_declined else Approved(payment.id))
-            order_id = order.id
-            if not is_declined:
-                paid = an_order()
-                await self.store.add_order(paid, by("alice"), reply_of(paid), None)
-                order_id = paid.id
-            rows.append(
-                from_payment(payment)
-                | {
-                    "order_id": order_id,
-                    "owner_sub": f"owner {self.number}",
-                    "caller": f"owner {self.number}",
-                    "status": payment.status,
-                    "decline_code": payment.decline_code,
-                    "processor_reference": payment.reference,
-                    "captured_minor": 0 if is_declined else payment.amount.amount_minor,
-                    "created_at": when,
-                    "claimed_at": when,
-                    "settled_at": when,
-                    "reply": b"reply",
-                }
-            )
-            entries.append(
-                {
-                    "id": f"{begin_of_id(when)}aaa-8aaa-{self.number:012d}",
-                    "chain": f"of attempt {self.number}",
-                    "seq": 1,
-                    "at": when,
-                    "actor": "payorder",
-                    "kind": "payment",
-                    "object_id": payment.id,
-                    "from_state": "processing",
-                    "to_state": payment.status,
-                    "outcome": "done",
-                    "prev_hash": BEGINNING,
-                    "hash": BEGINNING,
-                }
-            )
+            rows.append(payment_row(payment, f"owner {self.number}", when))
+            entries.append(audit_row(payment, self.number, when))
 
         async def write(connection: AsyncConnection) -> None:
             await connection.execute(insert(payments), rows)
             await connection.execute(insert(audit_log), entries)
 
         await self.database.write(write)
+
+    async def order(self) -> Order:
+        order = an_order()
+        await self.store.add_order(order, by("alice"), reply_of(order), None)
+        return order
 
     async def unusual(self) -> list[tuple[Attempts, float]]:
         """What is told of it, after all was added up; what takes place later must not be earlier than that."""
@@ -104,6 +75,38 @@ class Trade:
         )
         await watching.look()
         return told
+
+
+def payment_row(payment: Payment, owner: str, when: int) -> dict[str, Any]:
+    return from_payment(payment) | {
+        "owner_sub": owner,
+        "caller": owner,
+        "status": payment.status,
+        "decline_code": payment.decline_code,
+        "processor_reference": payment.reference,
+        "captured_minor": payment.amount.amount_minor if payment.reference else 0,
+        "created_at": when,
+        "claimed_at": when,
+        "settled_at": when,
+        "reply": b"reply",
+    }
+
+
+def audit_row(payment: Payment, number: int, when: int) -> dict[str, Any]:
+    return {
+        "id": f"{begin_of_id(when)}aaa-8aaa-{number:012d}",
+        "chain": f"of attempt {number}",
+        "seq": 1,
+        "at": when,
+        "actor": "payorder",
+        "kind": "payment",
+        "object_id": payment.id,
+        "from_state": "processing",
+        "to_state": payment.status,
+        "outcome": "done",
+        "prev_hash": BEGINNING,
+        "hash": BEGINNING,
+    }
 
 
 def fail(fault: BaseException) -> None:
