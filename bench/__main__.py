@@ -19,6 +19,7 @@ from bench.stage import Stage, staged
 
 ROOT = Path(__file__).parents[1]
 SCRATCH = ROOT / ".bench"
+RESULTS = ROOT / "docs" / "performance"
 SECTIONS: dict[str, Callable[[Stage, Sizes], Awaitable[Sequence[Section]]]] = {
     "pay": pay.measure,
     "profile": profile.measure,
@@ -31,21 +32,37 @@ SECTIONS: dict[str, Callable[[Stage, Sizes], Awaitable[Sequence[Section]]]] = {
 _LOG_BYTES_SHOWN = 2000
 
 
-async def bench(chosen: Sequence[str], sizes: Sizes, output: Path) -> list[str]:
-    """Returns what went wrong. Then there are results of the other sections, but none to be kept."""
+async def bench(chosen: Sequence[str], sizes: Sizes, output: Path, kept: Sequence[Section]) -> list[str]:
+    """Returns what went wrong. Then there are results of the other sections, but none to be kept.
+
+    `kept` are sections of an earlier run, which those of this one replace.
+    """
+    about = await machine.describe()
+    measured = f"{about['commit']} on {about['date']}"
     found: list[Section] = []
     faults: list[str] = []
     for name in chosen:
         print(f"{name} …", flush=True)
         try:
-            found += await _section(name, sizes)
+            found += [replace(each, measured=measured) for each in await _section(name, sizes)]
         except (Mismatch, NoRoom) as fault:
             faults.append(f"{name}: {fault}")
-    about = await machine.describe()
+    found = _together(kept, found)
     text = markdown(about, found)
     print("\n" + text)
     _write(SCRATCH if faults else output, text, about, sizes, found)
     return faults
+
+
+def _together(kept: Sequence[Section], found: Sequence[Section]) -> list[Section]:
+    """Each in its place; new ones at the end."""
+    by_name = {each.name: each for each in (*kept, *found)}
+    return list(by_name.values())
+
+
+def _read(output: Path) -> list[Section]:
+    data = json.loads((output / "results.json").read_text(encoding="utf-8"))
+    return [Section.read(each) for each in data["sections"].values()]
 
 
 async def _section(name: str, sizes: Sizes) -> Sequence[Section]:
@@ -78,6 +95,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="short runs, to see that everything works")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), help="some sections")
+    parser.add_argument(
+        "--update", action="store_true", help="keep the other sections of docs/performance as they were measured"
+    )
     parser.add_argument("--seconds", type=float, help="of each run")
     parser.add_argument("--repeats", type=int, help="runs of each kind")
     parser.add_argument("--orders", type=int, help="in the larger history")
@@ -97,8 +117,8 @@ def main() -> None:
     wanted = {name: value for name, value in wanted.items() if value is not None}
     sizes = replace(QUICK if given.quick else FULL, **wanted)
     is_full = sizes == FULL and list(given.only) == list(SECTIONS)
-    output = given.output or (ROOT / "docs" / "performance" if is_full else SCRATCH)
-    faults = asyncio.run(bench(given.only, sizes, output))
+    output = given.output or (RESULTS if is_full or given.update else SCRATCH)
+    faults = asyncio.run(bench(given.only, sizes, output, _read(output) if given.update else []))
     if faults:
         sys.exit("\n".join(f"bench: {fault}" for fault in faults))
 

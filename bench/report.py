@@ -39,6 +39,13 @@ class Section:
     rows: Sequence[Sequence[str]]
     goals: Sequence[Goal] = ()
     data: Any = field(default_factory=dict)
+    # At which commit, and when.
+    measured: str = ""
+
+    @classmethod
+    def read(cls, data: dict[str, Any]) -> "Section":
+        """As it was written to JSON."""
+        return cls(**{**data, "goals": [Goal(**goal) for goal in data["goals"]]})
 
 
 def markdown(machine: dict[str, str], sections: Sequence[Section]) -> str:
@@ -51,7 +58,8 @@ def markdown(machine: dict[str, str], sections: Sequence[Section]) -> str:
         _table(("figure", "measured", "goal", "", "remark"), goals),
     ]
     for section in sections:
-        parts += [f"## {section.title}", section.about, _table(section.columns, section.rows)]
+        about = f"{section.about} Measured at {section.measured}."
+        parts += [f"## {section.title}", about, _table(section.columns, section.rows)]
     return "\n\n".join(parts) + "\n"
 
 
