@@ -56,8 +56,8 @@ WITH released AS (
         first_hash, audit_hash
     FROM released
 )
-INSERT INTO events (order_id, seq, type, subject_id, created_at)
-SELECT $2, event_seq - 1, 'payment.succeeded', $1, $6 FROM released
+INSERT INTO events (order_id, seq, id, type, subject_id, from_state, actor, created_at)
+SELECT $2, event_seq - 1, gen_random_uuid()::text, 'payment.succeeded', $1, 'processing', 'payorder', $6 FROM released
 UNION ALL
-SELECT $2, event_seq, 'order.approved', $2, $6 FROM released
+SELECT $2, event_seq, gen_random_uuid()::text, 'order.approved', $2, 'placed', 'payorder', $6 FROM released
 """

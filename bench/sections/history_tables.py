@@ -59,10 +59,11 @@ SELECT {_PAYMENT_ID}, {_PAYMENT_ID}, {_ORDER_ID}, {_AT_MS} + n
 FROM generate_series($1::bigint, $2::bigint) AS n WHERE {_IS_PAID}
 """
 _EVENTS = f"""
-INSERT INTO events (order_id, seq, type, subject_id, created_at)
-SELECT {_ORDER_ID}, seq, kind, CASE seq WHEN 1 THEN {_PAYMENT_ID} ELSE {_ORDER_ID} END, {_AT_MS} + n
+INSERT INTO events (order_id, seq, id, type, subject_id, from_state, actor, created_at, fanned_out_at)
+SELECT {_ORDER_ID}, seq, {_ENTRY_ID}, kind, CASE seq WHEN 1 THEN {_PAYMENT_ID} ELSE {_ORDER_ID} END, from_state,
+    'payorder', {_AT_MS} + n, {_AT_MS} + n
 FROM generate_series($1::bigint, $2::bigint) AS n,
-    (VALUES (1, 'payment.succeeded'), (2, 'order.approved')) AS happened (seq, kind)
+    (VALUES (1, 'payment.succeeded', 'processing'), (2, 'order.approved', 'placed')) AS happened (seq, kind, from_state)
 WHERE {_IS_PAID}
 """
 _AUDIT_LOG = f"""

@@ -66,8 +66,11 @@ class Event(Base):
 
     order_id: Mapped[str] = mapped_column(ForeignKey("orders.id"), primary_key=True)
     seq: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[str]
     type: Mapped[str]
     subject_id: Mapped[str]
+    from_state: Mapped[str]
+    actor: Mapped[str]
     created_at: Mapped[int]
 
 

@@ -129,10 +129,20 @@ def _audit(session: AsyncSession, order: Order, at: int, actor: str, changes: Se
 
 
 def _publish(session: AsyncSession, order: Order, at: int, changes: Sequence[Change]) -> None:
-    for kind, object_id, _, to_state in changes:
+    for kind, object_id, from_state, to_state in changes:
         order.event_seq += 1
-        event_type = f"{kind}.{to_state}"
-        session.add(Event(order_id=order.id, seq=order.event_seq, type=event_type, subject_id=object_id, created_at=at))
+        session.add(
+            Event(
+                order_id=order.id,
+                seq=order.event_seq,
+                id=new_id(),
+                type=f"{kind}.{to_state}",
+                subject_id=object_id,
+                from_state=from_state,
+                actor="payorder",
+                created_at=at,
+            )
+        )
 
 
 def _answer(payment: Payment, request: PaymentIn) -> PaymentOut:

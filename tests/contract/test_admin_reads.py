@@ -10,8 +10,8 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from payorder.adapters.database.admin import LOOKED_AT_MAX
-from payorder.adapters.database.audit_chain import first_id
 from payorder.adapters.database.engine import Database
+from payorder.adapters.database.ids import first_id
 from payorder.adapters.database.rows import from_order, to_milliseconds
 from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.database.tables import orders, statistics

@@ -25,6 +25,9 @@ from payorder.adapters.database.tables import (
     receipts,
     refunds,
     statistics,
+    webhook_attempts,
+    webhook_deliveries,
+    webhook_endpoints,
 )
 from payorder.local.postgres import EmbeddedPostgres
 
@@ -110,7 +113,19 @@ REFUNDS = [
     },
 ]
 RECEIPTS = [{"id": "won", "payment_id": "won", "order_id": "paid", "created_at": 0}]
-EVENTS = [{"order_id": "paid", "seq": 1, "type": "order.approved", "subject_id": "paid", "created_at": 0}]
+EVENTS = [
+    {
+        "order_id": "paid",
+        "seq": 1,
+        "id": "event",
+        "type": "order.approved",
+        "subject_id": "paid",
+        "from_state": "placed",
+        "actor": "payorder",
+        "created_at": 0,
+    }
+]
+NEW_EVENT = "INSERT INTO events (order_id, seq, id, type, subject_id, from_state, actor, created_at)"
 ENTRIES = [
     {
         "id": "first",
@@ -164,6 +179,32 @@ KEYED_REPLIES = [
         "created_at": 0,
     }
 ]
+ENDPOINTS = [
+    {
+        "id": "endpoint",
+        "created_by": "alice",
+        "url": "https://receiver.example/",
+        "event_types": "[]",
+        "state": "enabled",
+        "secret": b"encrypted",
+        "created_at": 0,
+        "updated_at": 0,
+    }
+]
+DELIVERIES = [
+    {
+        "id": "delivery",
+        "endpoint_id": "endpoint",
+        "event_id": "event",
+        "event_type": "order.statusChanged",
+        "order_id": "paid",
+        "body": b"{}",
+        "state": "pending",
+        "next_attempt_at": 0,
+        "created_at": 0,
+    }
+]
+ATTEMPTS = [{"delivery_id": "delivery", "number": 1, "at": 0, "delivered": False}]
 ROWS = {
     orders: ORDERS,
     payments: PAYMENTS,
@@ -176,6 +217,9 @@ ROWS = {
     statistics: SUMS,
     audit_seals: SEALS,
     findings: FINDINGS,
+    webhook_endpoints: ENDPOINTS,
+    webhook_deliveries: DELIVERIES,
+    webhook_attempts: ATTEMPTS,
 }
 
 PROCESSING = "'processing', NULL, 0, NULL, 1, NULL"
@@ -234,6 +278,24 @@ def on_refund(name: str, change: str) -> str:
 
 
 # What would be wrong -> the constraint that refuses it, the statement.
+NEW_ENDPOINT = (
+    "INSERT INTO webhook_endpoints (id, created_by, order_id, url, event_types, state, secret, created_at, updated_at)"
+    " VALUES ('{id}', 'alice', {order}, 'https://receiver.example/', '[]', 'enabled', {secret}, 0, 0)"
+)
+NEW_DELIVERY = (
+    "INSERT INTO webhook_deliveries (id, endpoint_id, event_id, event_type, body, state, next_attempt_at, created_at)"
+    " VALUES ('{id}', 'endpoint', '{event}', 'webhook.test', '', 'pending', 0, 0)"
+)
+
+
+def on_endpoint(change: str) -> str:
+    return f"UPDATE webhook_endpoints SET {change}"
+
+
+def on_delivery(change: str) -> str:
+    return f"UPDATE webhook_deliveries SET {change}"
+
+
 ILLEGAL: dict[str, tuple[str, str]] = {
     "a second live payment": ("ux_payments_one_live", new_payment("paying", PROCESSING)),
     "a live payment beside one nobody knows of": ("ux_payments_one_live", new_payment("paying", UNKNOWN)),
@@ -390,12 +452,11 @@ ILLEGAL: dict[str, tuple[str, str]] = {
     "a receipt of no order": ("fk_receipts_order_id", "UPDATE receipts SET order_id = 'nowhere'"),
     "two events of one number": (
         "pk_events",
-        "INSERT INTO events (order_id, seq, type, subject_id, created_at) VALUES ('paid', 1, 'new', 'paid', 0)",
+        f"{NEW_EVENT} VALUES ('paid', 1, 'new', 'new', 'paid', 'placed', 'alice', 0)",
     ),
     "one thing that happens twice": (
         "ux_events_subject_id_type",
-        "INSERT INTO events (order_id, seq, type, subject_id, created_at)"
-        " VALUES ('paid', 2, 'order.approved', 'paid', 0)",
+        f"{NEW_EVENT} VALUES ('paid', 2, 'new', 'order.approved', 'paid', 'placed', 'alice', 0)",
     ),
     "an event of no order": ("fk_events_order_id", "UPDATE events SET order_id = 'nowhere'"),
     "two entries of one number": ("ux_audit_log_chain_seq", new_entry(seq="1")),
@@ -407,6 +468,48 @@ ILLEGAL: dict[str, tuple[str, str]] = {
     "two heads of one chain": ("pk_audit_heads", "INSERT INTO audit_heads VALUES ('caller:alice', 1, 'hash')"),
     "two sums of one thing": ("pk_statistics", NEW_SUM),
     "two seals of one number": ("pk_audit_seals", NEW_SEAL),
+    "two endpoints of one id": ("pk_webhook_endpoints", NEW_ENDPOINT.format(id="endpoint", order="NULL", secret="''")),
+    "an endpoint without a secret": (
+        "ck_webhook_endpoints_secret_unless_callback",
+        NEW_ENDPOINT.format(id="new", order="NULL", secret="NULL"),
+    ),
+    "a callback of no order": (
+        "fk_webhook_endpoints_order_id",
+        NEW_ENDPOINT.format(id="new", order="'nowhere'", secret="NULL"),
+    ),
+    "an endpoint in another state": ("ck_webhook_endpoints_state", on_endpoint("state = 'paused'")),
+    "an endpoint disabled for no reason": (
+        "ck_webhook_endpoints_reason_when_disabled",
+        on_endpoint("state = 'disabled'"),
+    ),
+    "a previous secret for ever": (
+        "ck_webhook_endpoints_previous_secret_ends",
+        on_endpoint("previous_secret = secret"),
+    ),
+    "two deliveries of one id": ("pk_webhook_deliveries", NEW_DELIVERY.format(id="delivery", event="another")),
+    "one event to one endpoint twice": (
+        "ux_webhook_deliveries_endpoint_id_event_id",
+        NEW_DELIVERY.format(id="new", event="event"),
+    ),
+    "a delivery to nowhere": ("fk_webhook_deliveries_endpoint_id", on_delivery("endpoint_id = 'nowhere'")),
+    "a delivery about no order": ("fk_webhook_deliveries_order_id", on_delivery("order_id = 'nowhere'")),
+    "a delivery in another state": (
+        "ck_webhook_deliveries_state",
+        on_delivery("state = 'lost', next_attempt_at = NULL"),
+    ),
+    "a delivery that waits for nothing": (
+        "ck_webhook_deliveries_attempted_when_pending",
+        on_delivery("next_attempt_at = NULL"),
+    ),
+    "two attempts of one number": (
+        "pk_webhook_attempts",
+        "INSERT INTO webhook_attempts (delivery_id, number, at, delivered) VALUES ('delivery', 1, 0, false)",
+    ),
+    "an attempt of no delivery": (
+        "fk_webhook_attempts_delivery_id",
+        "UPDATE webhook_attempts SET delivery_id = 'nowhere'",
+    ),
+    "an answer of no class": ("ck_webhook_attempts_status_class", "UPDATE webhook_attempts SET status_class = 6"),
     "one finding twice": (
         "pk_findings",
         "INSERT INTO findings (kind, processor_reference, payment_id, opened_at)"
@@ -416,6 +519,8 @@ ILLEGAL: dict[str, tuple[str, str]] = {
 
 LEGAL = {
     "an entry of a refused call": new_entry(kind="'call'", to_state="NULL", outcome="'refused'"),
+    "a callback, which has no secret": NEW_ENDPOINT.format(id="new", order="'paid'", secret="NULL"),
+    "another event to one endpoint": NEW_DELIVERY.format(id="new", event="another"),
     "a failed payment beside a live one": new_payment("paying", A_FAILURE),
     "a live payment of a free order": new_payment("free", PROCESSING),
     "a second refund": "INSERT INTO refunds (id, payment_id, order_id, amount_minor, status, reason, processor,"

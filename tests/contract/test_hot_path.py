@@ -46,6 +46,7 @@ BY_THE_CLOCK = {
     "payments": {"next_poll_at", "claimed_at", "source_fingerprint"},
     "orders": {"declined_at", "audit_hash", "audit_previous"},
     "audit_log": {"id", "at", "prev_hash", "hash"},
+    "events": {"id"},
 }
 ORDER_BY = {"audit_log": (audit_log.c.chain, audit_log.c.seq)}
 

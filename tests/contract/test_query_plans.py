@@ -170,7 +170,16 @@ FILL = [
     ),
     rows_of("receipts", id="'payment' || n", payment_id="'payment' || n", order_id="'order' || n", created_at="n"),
     rows_of(
-        "events", order_id="'order' || n", seq="1", type="'order.approved'", subject_id="'order' || n", created_at="n"
+        "events",
+        order_id="'order' || n",
+        seq="1",
+        id="'event' || n",
+        type="'order.approved'",
+        subject_id="'order' || n",
+        from_state="'placed'",
+        actor="'payorder'",
+        created_at="n",
+        fanned_out_at=f"CASE WHEN NOT {OPEN} THEN n END",
     ),
     rows_of(
         "audit_log",

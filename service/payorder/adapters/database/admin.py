@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import BigInteger, ColumnElement, Text, bindparam, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from payorder.adapters.database.audit_chain import first_id
+from payorder.adapters.database.ids import first_id
 from payorder.adapters.database.rows import to_milliseconds, to_order, to_time
 from payorder.adapters.database.tables import audit_log, orders
 from payorder.domain.errors import EntryNotFound

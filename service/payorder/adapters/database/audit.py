@@ -6,10 +6,11 @@ from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from payorder.adapters.database.audit_chain import BEGINNING, Head, Row, chain_of_caller, first_id, of_call, of_changes
+from payorder.adapters.database.audit_chain import BEGINNING, Head, Row, chain_of_caller, of_call, of_changes
 from payorder.adapters.database.changes import Change
 from payorder.adapters.database.clock import now_milliseconds
 from payorder.adapters.database.engine import Conflict
+from payorder.adapters.database.ids import first_id
 from payorder.adapters.database.tables import audit_heads, audit_log, orders
 from payorder.domain.origin import Origin
 from payorder.ports.audit import CallRecord

@@ -5,7 +5,7 @@ The entries of an order are a chain, whose head stands in the order; what concer
 content  SHA-256 of "payorder.audit.1" and the fields of CONTENT in that order: 00 for none, else 01, the length of the
          text in UTF-8 and the text.
 hash     SHA-256 of prev_hash (32 bytes, zeros at the beginning of a chain), content (32), id (36, ASCII), seq and at.
-id       UUIDv7 (RFC 9562) of `at`, then the last twelve bits of `seq`: ids are in the order of the chain.
+id       of `at` and `seq` (ids.py): ids are in the order of the chain.
 
 Lengths have 4 bytes, seq and at have 8, big-endian. hot_path.py does the same in SQL from `content` on.
 """
@@ -14,9 +14,9 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
 
 from payorder.adapters.database.changes import Change
+from payorder.adapters.database.ids import id_of, random_tail
 from payorder.domain.origin import Origin
 from payorder.ports.audit import CallRecord
 
@@ -88,22 +88,12 @@ def hash_of(*, prev_hash: bytes, content: bytes, entry_id: str, seq: int, at: in
     return hashlib.sha256(prev_hash + content + entry_id.encode() + numbers).digest()
 
 
-def first_id(at: int) -> str:
-    """Below every id of an entry that was made at `at` or later, and above all others."""
-    return f"{begin_of_id(at)}000-8000-000000000000"
-
-
-def begin_of_id(at: int) -> str:
-    milliseconds = f"{at:012x}"
-    return f"{milliseconds[:8]}-{milliseconds[8:]}-7"
-
-
 def _following(head: Head, told: Sequence[dict[str, str | None]]) -> list[Row]:
     """`told` are the fields of CONTENT."""
     rows: list[Row] = []
-    prev_hash, random_tail = head.hash, str(uuid4())[18:]
+    prev_hash, tail = head.hash, random_tail()
     for seq, fields in enumerate(told, head.seq + 1):
-        entry_id = f"{begin_of_id(head.at)}{seq % 4096:03x}{random_tail}"
+        entry_id = id_of(head.at, seq, tail)
         content = content_of([fields[name] for name in CONTENT])
         own = hash_of(prev_hash=prev_hash, content=content, entry_id=entry_id, seq=seq, at=head.at)
         rows.append({**fields, "id": entry_id, "seq": seq, "at": head.at, "prev_hash": prev_hash, "hash": own})

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 from sqlalchemy import bindparam, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from payorder.adapters.database.audit_chain import BEGINNING, CONTENT, begin_of_id, content_of, hash_of
+from payorder.adapters.database.audit_chain import BEGINNING, CONTENT, content_of, hash_of
+from payorder.adapters.database.ids import id_of
 from payorder.adapters.database.seals import digest_between, to_seal
 from payorder.adapters.database.tables import audit_heads, audit_log, audit_seals, orders
 from payorder.domain import seal as seals
@@ -175,7 +176,7 @@ class _Chain:
         content = content_of([getattr(row, name) for name in CONTENT])
         if row.hash != hash_of(prev_hash=row.prev_hash, content=content, entry_id=row.id, seq=row.seq, at=row.at):
             faults.append(AuditFault(self.name, row.seq, "it is not what was written"))
-        elif not row.id.startswith(f"{begin_of_id(row.at)}{row.seq % 4096:03x}"):
+        elif not row.id.startswith(id_of(row.at, row.seq, "")):
             faults.append(AuditFault(self.name, row.seq, "its id is not of its time"))
         self._seq, self._hash = row.seq, row.hash
         return faults

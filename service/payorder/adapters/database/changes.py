@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from payorder.adapters.database.ids import id_of, random_tail
 from payorder.adapters.database.tables import events
 from payorder.domain.payment import Payment
 from payorder.domain.states import OrderStatus, PaymentStatus
@@ -44,15 +45,19 @@ def of_settled(payment: Payment) -> list[Change]:
 
 
 async def publish(
-    connection: AsyncConnection, order_id: str, last_seq: int, at: int, changes: Sequence[Change]
+    connection: AsyncConnection, order_id: str, last_seq: int, at: int, actor: str, changes: Sequence[Change]
 ) -> None:
     """`last_seq` is the number of the order's newest event, these included."""
+    tail = random_tail()
     rows = [
         {
             "order_id": order_id,
             "seq": seq,
+            "id": id_of(at, seq, tail),
             "type": change.event_type,
             "subject_id": change.object_id,
+            "from_state": change.from_state,
+            "actor": actor,
             "created_at": at,
         }
         for seq, change in enumerate(changes, last_seq - len(changes) + 1)

@@ -27,7 +27,8 @@ from payorder.domain.payment import Payment
 from payorder.domain.states import PaymentStatus
 from payorder.ports.store import CommitUnknown
 
-# A part of both statements: when an entry of the audit log is made, and what its id begins and ends with
+# A part of both statements: when an entry of the audit log is made, and what its id begins and ends with, as do those
+# of events
 _moment = """
 moment AS MATERIALIZED (
     SELECT at, substr(hex, 1, 8) || '-' || substr(hex, 9) || '-7' AS id_begin,
@@ -156,9 +157,10 @@ WITH {_moment}, released AS (
         CASE number WHEN 1 THEN first_hash ELSE audit_hash END
     FROM changes
 )
-INSERT INTO events (order_id, seq, type, subject_id, created_at)
+INSERT INTO events (order_id, seq, id, type, subject_id, from_state, actor, created_at)
 -- If the order was released and the payment not settled, this is NULL, which no event may be: nothing is done at all.
-SELECT $2, event_seq + number, kind || '.' || to_state, CASE WHEN EXISTS (SELECT 1 FROM settled) THEN object_id END, $11
+SELECT $2, event_seq + number, {_id("(event_seq + number)")}, kind || '.' || to_state,
+    CASE WHEN EXISTS (SELECT 1 FROM settled) THEN object_id END, from_state, $12, $11
 FROM changes
 """
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 # The newest revision in migrations/versions. Revisions are numbered, so that they compare as text.
-REVISION = "0001"
+REVISION = "0002"
 
 _VERSION = select(column("version_num", Text)).select_from(table("alembic_version"))
 

@@ -144,7 +144,7 @@ async def _move(
     moved = {"order_id": order.id, "new_status": status, "at": to_milliseconds(at)}
     row = (await connection.execute(_MOVE, moved)).one()
     head = await audit.add(connection, order.id, Head.of_order(row), origin, [change])
-    await changes.publish(connection, order.id, row.event_seq, to_milliseconds(at), [change])
+    await changes.publish(connection, order.id, row.event_seq, to_milliseconds(at), origin.actor, [change])
     return row, head
 
 

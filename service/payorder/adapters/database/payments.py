@@ -184,7 +184,7 @@ async def settle(
     if payment.status is PaymentStatus.SUCCEEDED:
         await connection.execute(_ADD_RECEIPT, _receipt_of(payment, settled_at))
     await audit.add(connection, payment.order_id, Head.of_order(order), origin, happened)
-    await changes.publish(connection, payment.order_id, order.event_seq, settled_at, happened)
+    await changes.publish(connection, payment.order_id, order.event_seq, settled_at, origin.actor, happened)
     return None
 
 

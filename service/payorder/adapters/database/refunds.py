@@ -141,7 +141,7 @@ async def settle(connection: AsyncConnection, refund: Refund, reference: str | N
         await findings.record(connection, [declined])
     settled = [Change("refund", refund.id, RefundStatus.PROCESSING, status)]
     await audit.add(connection, refund.order_id, Head.of_order(order), SERVICE, settled)
-    await changes.publish(connection, refund.order_id, order.event_seq, at, settled)
+    await changes.publish(connection, refund.order_id, order.event_seq, at, SERVICE.actor, settled)
 
 
 async def retry_later(connection: AsyncConnection, refund_id: str) -> None:

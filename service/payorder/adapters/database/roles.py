@@ -9,12 +9,13 @@ _READ = ("SELECT",)
 _ADDED_TO = ("SELECT", "INSERT")
 _CHANGED = ("SELECT", "INSERT", "UPDATE")
 _TAKEN_FROM = ("SELECT", "INSERT", "DELETE")
+_CHANGED_AND_TAKEN_FROM = ("SELECT", "INSERT", "UPDATE", "DELETE")
 PRIVILEGES = {
     "alembic_version": _READ,
     "audit_heads": _CHANGED,
     "audit_log": _ADDED_TO,
     "audit_seals": _ADDED_TO,
-    "events": _ADDED_TO,
+    "events": _CHANGED,
     "findings": _ADDED_TO,
     "keyed_replies": _TAKEN_FROM,
     "orders": _CHANGED,
@@ -22,6 +23,9 @@ PRIVILEGES = {
     "receipts": _ADDED_TO,
     "refunds": _CHANGED,
     "statistics": _TAKEN_FROM,
+    "webhook_attempts": _TAKEN_FROM,
+    "webhook_deliveries": _CHANGED_AND_TAKEN_FROM,
+    "webhook_endpoints": _CHANGED_AND_TAKEN_FROM,
 }
 
 _SCHEMA_FOR = text("SELECT current_schema() FROM pg_roles WHERE rolname = :role")

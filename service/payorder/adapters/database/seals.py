@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from payorder.adapters.database import audit
-from payorder.adapters.database.audit_chain import first_id
+from payorder.adapters.database.ids import first_id
 from payorder.adapters.database.tables import audit_log, audit_seals
 from payorder.domain.seal import BEGINNING, Seal
 from payorder.ports.signing import Signer

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from payorder.adapters.database import audit
-from payorder.adapters.database.audit_chain import first_id
+from payorder.adapters.database.ids import first_id
 from payorder.adapters.database.rows import to_time
 from payorder.adapters.database.tables import audit_log, payments, refunds, statistics
 from payorder.domain.money import Currency

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     ForeignKey,
@@ -25,6 +26,8 @@ from sqlalchemy import (
 # before the values are known cannot prove that they fit.
 PAYMENT_IS_OPEN = "status IN ('processing', 'unknown')"
 REFUND_IS_OPEN = "status = 'processing'"
+EVENT_IS_PENDING = "fanned_out_at IS NULL"
+DELIVERY_IS_PENDING = "state = 'pending'"
 # Declined or still open. What has failed otherwise, because the processor was away, says nothing of who tried what.
 _WAS_TRIED = "failure IS NULL AND status IN ('processing', 'unknown', 'failed')"
 OWNER_HAS_TRIED = f"owner_attempt IS NOT NULL AND {_WAS_TRIED}"
@@ -226,11 +229,90 @@ events = Table(
     metadata,
     Column("order_id", Text, ForeignKey("orders.id"), primary_key=True),
     Column("seq", BigInteger, primary_key=True),
+    # A UUIDv7 that receivers know it by, whichever endpoint it goes to and however often.
+    Column("id", Text, nullable=False),
     Column("type", Text, nullable=False),
     Column("subject_id", Text, nullable=False),
+    Column("from_state", Text, nullable=False),
+    Column("actor", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    # When its deliveries were written, which may be none. Until then it waits for that: by this it is found, and never
+    # by a number, because a lower one can be committed later.
+    Column("fanned_out_at", BigInteger),
     # Each thing happens once: a payment cannot succeed twice, nor an order be approved twice.
     UniqueConstraint("subject_id", "type"),
+    Index("ix_events_pending", "created_at", **_where(EVENT_IS_PENDING)),
+)
+
+# Where events are to be sent: to the owner of orders, to a service for everybody's, or once, about one order.
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("id", Text, primary_key=True),
+    # Who manages it.
+    Column("created_by", Text, nullable=False),
+    # Whose orders it hears of; NULL for everybody's.
+    Column("owner_sub", Text),
+    # A callback hears of this order alone, once.
+    Column("order_id", Text, ForeignKey("orders.id")),
+    Column("url", Text, nullable=False),
+    Column("description", Text),
+    # A JSON list of public event types; an empty one means all.
+    Column("event_types", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("disabled_because", Text),
+    # Encrypted. The previous one signs too until then, so that a receiver can change over. A callback has none.
+    Column("secret", LargeBinary),
+    Column("previous_secret", LargeBinary),
+    Column("previous_secret_until", BigInteger),
+    # Since when every attempt has failed, by the database's clock.
+    Column("failing_since", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    CheckConstraint("state IN ('enabled', 'disabled')", name="state"),
+    CheckConstraint("(state = 'disabled') = (disabled_because IS NOT NULL)", name="reason_when_disabled"),
+    CheckConstraint("(secret IS NULL) = (order_id IS NOT NULL)", name="secret_unless_callback"),
+    CheckConstraint("(previous_secret IS NULL) = (previous_secret_until IS NULL)", name="previous_secret_ends"),
+    Index("ix_webhook_endpoints_created_by", "created_by", "id"),
+    Index("ix_webhook_endpoints_owner", "owner_sub", **_where("state = 'enabled'")),
+    Index("ix_webhook_endpoints_order", "order_id", **_where("order_id IS NOT NULL")),
+)
+
+# One event on its way to one endpoint: what is sent is written once, and every attempt sends these bytes.
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("endpoint_id", Text, ForeignKey("webhook_endpoints.id", ondelete="CASCADE"), nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("event_type", Text, nullable=False),
+    # NULL for a test event, which is of no order.
+    Column("order_id", Text, ForeignKey("orders.id")),
+    Column("body", LargeBinary, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", BigInteger, nullable=False, server_default="0"),
+    # While it is pending: when it may be attempted, by the database's clock. Whoever attempts it moves this on first.
+    Column("next_attempt_at", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    CheckConstraint("state IN ('pending', 'delivered', 'dead')", name="state"),
+    CheckConstraint("(state = 'pending') = (next_attempt_at IS NOT NULL)", name="attempted_when_pending"),
+    UniqueConstraint("endpoint_id", "event_id"),
+    Index("ix_webhook_deliveries_endpoint", "endpoint_id", "id"),
+    Index("ix_webhook_deliveries_due", "endpoint_id", "next_attempt_at", **_where(DELIVERY_IS_PENDING)),
+)
+
+# What became of each attempt, as far as its owner may know: nothing that tells an open port from a closed one.
+webhook_attempts = Table(
+    "webhook_attempts",
+    metadata,
+    Column("delivery_id", Text, ForeignKey("webhook_deliveries.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    # By the database's clock.
+    Column("at", BigInteger, nullable=False),
+    # 2 to 5 for 2xx to 5xx; NULL when no answer was had.
+    Column("status_class", SmallInteger),
+    Column("delivered", Boolean, nullable=False),
+    CheckConstraint("status_class BETWEEN 1 AND 5", name="status_class"),
 )
 
 # Who did what, from which state to which, written with the change itself. Only ever added to: triggers see to it.

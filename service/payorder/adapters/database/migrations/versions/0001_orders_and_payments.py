@@ -177,12 +177,24 @@ def _create_events() -> None:
         "events",
         sa.Column("order_id", sa.Text(), nullable=False),
         sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("id", sa.Text(), nullable=False),
         sa.Column("type", sa.Text(), nullable=False),
         sa.Column("subject_id", sa.Text(), nullable=False),
+        sa.Column("from_state", sa.Text(), nullable=False),
+        sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("fanned_out_at", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_events_order_id")),
         sa.PrimaryKeyConstraint("order_id", "seq", name=op.f("pk_events")),
         sa.UniqueConstraint("subject_id", "type", name=op.f("ux_events_subject_id_type")),
+    )
+    op.create_index(
+        "ix_events_pending",
+        "events",
+        ["created_at"],
+        unique=False,
+        postgresql_where=sa.text("fanned_out_at IS NULL"),
+        sqlite_where=sa.text("fanned_out_at IS NULL"),
     )
 
 

@@ -1,0 +1,105 @@
+"""Webhooks: where events are sent, and what becomes of each of them on its way."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from payorder.domain.secret import Secret
+
+# The public type of every event, by the type under which it is stored.
+EVENT_TYPES: Mapping[str, str] = {
+    "order.approved": "order.statusChanged",
+    "order.shipped": "order.statusChanged",
+    "order.delivered": "order.statusChanged",
+    "order.cancelled": "order.statusChanged",
+    "payment.succeeded": "payment.succeeded",
+    "payment.failed": "payment.failed",
+    "payment.cancelled": "payment.cancelled",
+    "refund.succeeded": "refund.succeeded",
+    "refund.failed": "refund.failed",
+}
+TEST_EVENT = "webhook.test"
+
+
+class EndpointState(StrEnum):
+    ENABLED = "enabled"
+    DISABLED = "disabled"
+
+
+class DisabledBecause(StrEnum):
+    """`GONE`: the receiver answered 410. `FAILING`: every attempt failed for days. `DONE`: a callback was made."""
+
+    OWNER = "owner"
+    GONE = "gone"
+    FAILING = "failing"
+    DONE = "done"
+
+
+class DeliveryState(StrEnum):
+    """`DEAD`: it is not attempted any more, unless it is replayed."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """`owner` is whose orders it hears of, None for everybody's; no `event_types` means all.
+
+    `order_id` is set for a callback: it hears of that order, once, and is signed with the service's own key.
+    """
+
+    id: str
+    created_by: str
+    owner: str | None
+    url: str
+    description: str | None
+    event_types: frozenset[str]
+    state: EndpointState
+    created_at: datetime
+    updated_at: datetime
+    disabled_because: DisabledBecause | None = None
+    order_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """`status_class` is 2 for 2xx and so on, None when no answer was had."""
+
+    number: int
+    at: datetime
+    delivered: bool
+    status_class: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event on its way to one endpoint. `next_attempt_at` is None unless it is pending."""
+
+    id: str
+    endpoint_id: str
+    event_id: str
+    event_type: str
+    order_id: str | None
+    state: DeliveryState
+    attempts: int
+    next_attempt_at: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """A delivery in the hands of whoever attempts it now: the `number`-th time, with all keys that sign it.
+
+    `secrets` is empty for a callback.
+    """
+
+    delivery_id: str
+    endpoint_id: str
+    number: int
+    url: str
+    event_id: str
+    body: bytes
+    secrets: tuple[Secret, ...]
