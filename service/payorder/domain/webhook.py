@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from payorder.domain.secret import Secret
-
 # The public type of every event, by the type under which it is stored.
 EVENT_TYPES: Mapping[str, str] = {
     "order.approved": "order.statusChanged",
@@ -91,9 +89,9 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """A delivery in the hands of whoever attempts it now: the `number`-th time, with all keys that sign it.
+    """A delivery in the hands of whoever attempts it now: the `number`-th time, with all secrets that sign it, sealed.
 
-    `secrets` is empty for a callback.
+    A callback has none: it is signed with the service's own key.
     """
 
     delivery_id: str
@@ -102,4 +100,4 @@ class Dispatch:
     url: str
     event_id: str
     body: bytes
-    secrets: tuple[Secret, ...]
+    sealed_secrets: tuple[bytes, ...]
