@@ -1,0 +1,175 @@
+"""One POST to somebody who is not to be trusted: limited in time, in bytes and in where it may go."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import aiohttp
+from aiohttp.tracing import Trace
+
+from payorder.adapters.receivers.names import NameRefused, Names, SystemNames, VettedNames
+from payorder.adapters.receivers.urls import Rules, Target, target_of
+from payorder.ports.receivers import Answer, UrlRefused
+
+# What is heard of an answer. Who has more to say loses the connection.
+_BODY_BYTES_MAX = 1024
+_HEADER_BYTES_MAX = 8 * 1024
+_HEADERS_MAX = 64
+# Common servers end an idle connection after 5 s, and what is sent at that moment is lost.
+_IDLE_SECONDS_MAX = 4.0
+_TARGETS_KEPT = 4096
+# Nothing is compressed, so that nothing can grow; whoever compresses all the same is not listened to.
+_HEADERS = {
+    "content-type": "application/json",
+    "user-agent": "payorder",
+    "accept": "*/*",
+    "accept-encoding": "identity",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`connect_seconds` is for the name, the connection and TLS together, `total_seconds` for the whole of it.
+
+    A connection is used again until it is `connection_seconds` old: its address was vetted when it was made.
+    """
+
+    connect_seconds: float
+    total_seconds: float
+    connection_seconds: float
+    connections_per_host_max: int
+
+
+LIMITS = Limits(connect_seconds=3.0, total_seconds=15.0, connection_seconds=60.0, connections_per_host_max=100)
+
+
+class HttpReceivers:
+    """Implements payorder.ports.receivers.Receivers. It is made in the loop that it is used in."""
+
+    def __init__(
+        self, rules: Rules, limits: Limits, *, names: Names | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
+        """`names` and `tls` are those of the machine, unless they are given."""
+        self._names = VettedNames(names or SystemNames(), rules.networks, timeout_seconds=limits.connect_seconds)
+        self._total_seconds = limits.total_seconds
+        self._session = _session(self._names, limits, tls or _tls())
+
+        @lru_cache(_TARGETS_KEPT)
+        def target(url: str) -> Target:
+            return target_of(url, rules)
+
+        self._target = target
+
+    async def vet(self, url: str) -> None:
+        name = self._target(url).name
+        if name is None:
+            return
+        try:
+            await self._names.addresses(name)
+        except NameRefused as error:
+            raise UrlRefused("not a public name") from error
+
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        answer = Answer(None)
+        try:
+            target = self._target(url)
+            async with (
+                asyncio.timeout(self._total_seconds),
+                self._session.post(target.url, data=body, headers=headers, allow_redirects=False) as response,
+            ):
+                # From here on the receiver has answered, whatever becomes of the rest.
+                answer = Answer(response.status, _retry_after_seconds(response.headers.get("retry-after")))
+                await _hear_out(response)
+        except (UrlRefused, aiohttp.ClientError, OSError, ValueError):
+            pass
+        return answer
+
+    async def close(self) -> None:
+        await self._session.close()
+        await self._names.close()
+
+
+def _tls() -> ssl.SSLContext:
+    """Those that the machine trusts, and names must fit."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _session(names: VettedNames, limits: Limits, tls: ssl.SSLContext) -> aiohttp.ClientSession:
+    """No proxy, no password file, no cookie, no name asked for twice; a wait for one host is no wait for another."""
+    connector = _AgeingConnector(
+        limits.connection_seconds,
+        resolver=names,
+        use_dns_cache=False,
+        ssl=tls,
+        limit=0,
+        limit_per_host=limits.connections_per_host_max,
+        keepalive_timeout=_IDLE_SECONDS_MAX,
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers=_HEADERS,
+        trust_env=False,
+        auto_decompress=False,
+        timeout=aiohttp.ClientTimeout(total=None, connect=limits.connect_seconds),
+        read_bufsize=_BODY_BYTES_MAX,
+        max_line_size=_HEADER_BYTES_MAX,
+        max_field_size=_HEADER_BYTES_MAX,
+        max_headers=_HEADERS_MAX,
+    )
+
+
+class _AgeingConnector(aiohttp.TCPConnector):
+    """Its connections do not become older than `connection_seconds`, however busy they are."""
+
+    def __init__(self, connection_seconds: float, **options: Any) -> None:
+        super().__init__(**options)
+        self._connection_seconds = connection_seconds
+        self._born: WeakKeyDictionary[asyncio.BaseProtocol, float] = WeakKeyDictionary()
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's own
+    ) -> aiohttp.connector.Connection:
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            assert connection.protocol is not None
+            now = time.monotonic()
+            if now - self._born.setdefault(connection.protocol, now) < self._connection_seconds:
+                return connection
+            connection.close()
+
+
+async def _hear_out(response: aiohttp.ClientResponse) -> None:
+    """Let the connection be used again if there is little more to hear, and end it otherwise."""
+    if response.content.is_eof():
+        return
+    try:
+        await response.content.readexactly(_BODY_BYTES_MAX + 1)
+    except asyncio.IncompleteReadError:
+        return
+    response.close()
+
+
+def _retry_after_seconds(text: str | None) -> float | None:
+    """RFC 9110, section 10.2.3: seconds, or a date. None for anything else."""
+    if text is None:
+        return None
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        date = parsedate_to_datetime(text)
+        return max(0.0, (date - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None
