@@ -4,24 +4,25 @@ import asyncio
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
 
 from payorder.adapters.receivers.names import NameRefused, Names, SystemNames, VettedNames
-from payorder.adapters.receivers.urls import Rules, Target, target_of
+from payorder.adapters.receivers.rules import Limits, Rules
+from payorder.adapters.receivers.urls import Target, target_of
 from payorder.ports.receivers import Answer, UrlRefused
 
 # What is heard of an answer. Who has more to say loses the connection.
 _BODY_BYTES_MAX = 1024
 _HEADER_BYTES_MAX = 8 * 1024
 _HEADERS_MAX = 64
+_ANSWER_BYTES_MAX = 32 * 1024
 # Common servers end an idle connection after 5 s, and what is sent at that moment is lost.
 _IDLE_SECONDS_MAX = 4.0
 _TARGETS_KEPT = 4096
@@ -34,32 +35,21 @@ _HEADERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """`connect_seconds` is for the name, the connection and TLS together, `total_seconds` for the whole of it.
-
-    A connection is used again until it is `connection_seconds` old: its address was vetted when it was made.
-    """
-
-    connect_seconds: float
-    total_seconds: float
-    connection_seconds: float
-    connections_per_host_max: int
-
-
-LIMITS = Limits(connect_seconds=3.0, total_seconds=15.0, connection_seconds=60.0, connections_per_host_max=100)
+def tls_context() -> ssl.SSLContext:
+    """Receivers show a certificate for their name, of an authority that this machine trusts. It takes time to read."""
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
 
 
 class HttpReceivers:
     """Implements payorder.ports.receivers.Receivers. It is made in the loop that it is used in."""
 
-    def __init__(
-        self, rules: Rules, limits: Limits, *, names: Names | None = None, tls: ssl.SSLContext | None = None
-    ) -> None:
-        """`names` and `tls` are those of the machine, unless they are given."""
+    def __init__(self, rules: Rules, limits: Limits, *, tls: ssl.SSLContext, names: Names | None = None) -> None:
+        """`names` are those of the machine, unless they are given."""
         self._names = VettedNames(names or SystemNames(), rules.networks, timeout_seconds=limits.connect_seconds)
         self._total_seconds = limits.total_seconds
-        self._session = _session(self._names, limits, tls or _tls())
+        self._session = _session(self._names, limits, tls)
 
         @lru_cache(_TARGETS_KEPT)
         def target(url: str) -> Target:
@@ -96,16 +86,9 @@ class HttpReceivers:
         await self._names.close()
 
 
-def _tls() -> ssl.SSLContext:
-    """Those that the machine trusts, and names must fit."""
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
 def _session(names: VettedNames, limits: Limits, tls: ssl.SSLContext) -> aiohttp.ClientSession:
     """No proxy, no password file, no cookie, no name asked for twice; a wait for one host is no wait for another."""
-    connector = _AgeingConnector(
+    connector = _Connector(
         limits.connection_seconds,
         resolver=names,
         use_dns_cache=False,
@@ -128,13 +111,14 @@ def _session(names: VettedNames, limits: Limits, tls: ssl.SSLContext) -> aiohttp
     )
 
 
-class _AgeingConnector(aiohttp.TCPConnector):
+class _Connector(aiohttp.TCPConnector):
     """Its connections do not become older than `connection_seconds`, however busy they are."""
 
     def __init__(self, connection_seconds: float, **options: Any) -> None:
         super().__init__(**options)
         self._connection_seconds = connection_seconds
-        self._born: WeakKeyDictionary[asyncio.BaseProtocol, float] = WeakKeyDictionary()
+        # aiohttp bounds headers and lines, but neither 1xx answers nor extensions of chunks, and has no other way in.
+        self._factory = partial[ResponseHandler](_Hearing, self._loop)
 
     async def connect(
         self,
@@ -144,11 +128,30 @@ class _AgeingConnector(aiohttp.TCPConnector):
     ) -> aiohttp.connector.Connection:
         while True:
             connection = await super().connect(req, traces, timeout)
-            assert connection.protocol is not None
-            now = time.monotonic()
-            if now - self._born.setdefault(connection.protocol, now) < self._connection_seconds:
+            assert isinstance(connection.protocol, _Hearing)
+            if time.monotonic() - connection.protocol.began_at < self._connection_seconds:
                 return connection
             connection.close()
+
+
+class _Hearing(ResponseHandler):
+    """A connection that ends when an answer has more bytes than anybody needs to say."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.began_at = time.monotonic()
+        self._bytes_left = 0
+
+    def set_response_params(self, **params: Any) -> None:
+        self._bytes_left = _ANSWER_BYTES_MAX
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        heard = data[: self._bytes_left]
+        self._bytes_left -= len(heard)
+        super().data_received(heard)
+        if len(heard) < len(data) and self.transport is not None:
+            self.transport.abort()
 
 
 async def _hear_out(response: aiohttp.ClientResponse) -> None:

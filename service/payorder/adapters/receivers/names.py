@@ -69,8 +69,9 @@ class SystemNames:
     # With a search list, as Kubernetes has one, a name would be tried inside first; HOSTALIASES could give another.
     _FLAGS = pycares.ARES_FLAG_NOSEARCH | pycares.ARES_FLAG_NOALIASES | pycares.ARES_FLAG_EDNS
 
-    def __init__(self) -> None:
-        self._resolver = aiodns.DNSResolver(flags=self._FLAGS)
+    def __init__(self, servers: Sequence[str] | None = None) -> None:
+        """`servers`: others than the machine's, with `:port`."""
+        self._resolver = aiodns.DNSResolver(servers, flags=self._FLAGS)
 
     async def addresses(self, name: str) -> Sequence[Address]:
         try:

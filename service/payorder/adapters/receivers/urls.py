@@ -6,7 +6,8 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from yarl import URL
 
-from payorder.adapters.receivers.addresses import Address, Network, is_acceptable
+from payorder.adapters.receivers.addresses import Address, is_acceptable
+from payorder.adapters.receivers.rules import Rules
 from payorder.ports.receivers import UrlRefused
 
 _LENGTH_MAX = 2048
@@ -28,15 +29,6 @@ _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"(?:{_LABEL}\.)+(?=[a-z]){_LABEL}|(?=[a-z]){_LABEL}", re.ASCII)
 # What a name under one of these leads to is not on the internet (RFC 6761, 6762, 8375, and .internal of ICANN).
 _INSIDE = frozenset({"localhost", "local", "internal", "arpa", "localdomain"})
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """`allows_http` besides https; `ports` None means any; `networks` are open besides the internet."""
-
-    allows_http: bool
-    ports: frozenset[int] | None
-    networks: tuple[Network, ...]
 
 
 @dataclass(frozen=True, slots=True)
