@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import ipaddress
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,9 +39,20 @@ class Authority:
         certificate = self._signed(self._name, self._key, is_authority=True)
         self.path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def certificate(self, name: str) -> Certificate:
+    def certificate(
+        self, name: str, *, dns_names: Sequence[str] = (), begins_in_hours: int = -1, ends_in_hours: int = 1
+    ) -> Certificate:
         key = new_key("ES256")
-        certificate = self._signed(_name(name), key, is_authority=False)
+        hours = (begins_in_hours, ends_in_hours)
+        certificate = self._signed(_name(name), key, is_authority=False, dns_names=dns_names, hours=hours)
+        return self._written(name, certificate, key)
+
+    def self_signed(self, *, dns_names: Sequence[str]) -> Certificate:
+        """It vouches for itself, and for nobody else."""
+        certificate = self._signed(self._name, self._key, is_authority=False, dns_names=dns_names)
+        return self._written("self-signed", certificate, self._key)
+
+    def _written(self, name: str, certificate: x509.Certificate, key: Key) -> Certificate:
         chain, key_path = self._folder / f"{name}.pem", self._folder / f"{name}-key.pem"
         chain.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         key_path.write_bytes(
@@ -51,18 +63,27 @@ class Authority:
         digest = hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).digest()
         return Certificate(chain, key_path, encoded(digest))
 
-    def _signed(self, name: x509.Name, key: Key, *, is_authority: bool) -> x509.Certificate:
-        now, hour = datetime.datetime.now(datetime.UTC), datetime.timedelta(hours=1)
-        addresses = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    def _signed(
+        self,
+        name: x509.Name,
+        key: Key,
+        *,
+        is_authority: bool,
+        dns_names: Sequence[str] = (),
+        hours: tuple[int, int] = (-1, 1),
+    ) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        begin, end = (now + datetime.timedelta(hours=number) for number in hours)
+        hosts = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), *map(x509.DNSName, dns_names)]
         return (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - hour)
-            .not_valid_after(now + hour)
-            .add_extension(addresses, critical=False)
+            .not_valid_before(begin)
+            .not_valid_after(end)
+            .add_extension(x509.SubjectAlternativeName(hosts), critical=False)
             .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
             .sign(self._key, hashes.SHA256())
         )

@@ -118,7 +118,8 @@ class _Connector(aiohttp.TCPConnector):
         super().__init__(**options)
         self._connection_seconds = connection_seconds
         # aiohttp bounds headers and lines, but neither 1xx answers nor extensions of chunks, and has no other way in.
-        self._factory = partial[ResponseHandler](_Hearing, self._loop)
+        kind: type[ResponseHandler] = _Hearing
+        self._factory = partial(kind, self._loop)
 
     async def connect(
         self,

@@ -12,7 +12,6 @@ from payorder.ports.receivers import UrlRefused
 
 _LENGTH_MAX = 2048
 _NAME_LENGTH_MAX = 253
-_PORT_MAX = 65535
 
 # RFC 3986 without user information and fragment, in lower case where case means nothing. An IPv6 address with an IPv4
 # address written into it does not fit.
@@ -24,6 +23,8 @@ _URL = re.compile(
     rf"(?:/{_CHARACTER}*(?:\?(?:{_CHARACTER}|\?)+)?)?",
     re.ASCII,
 )
+_DOT_SEGMENT = re.compile(r"/(?:\.|%2E){1,2}(?:/|$)")
+_PORTS = {"http": 80, "https": 443}
 # Names of hosts (RFC 1123). The last label begins with a letter, or else it is a number: 127.1, 0x7f000001, 2130706433.
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"(?:{_LABEL}\.)+(?=[a-z]){_LABEL}|(?=[a-z]){_LABEL}", re.ASCII)
@@ -80,11 +81,12 @@ def _refuse_name(name: str, rules: Rules) -> None:
 
 
 def _parsed(text: str) -> URL:
-    """As it will be sent. A port that goes without saying, `/../`, or %41 for A would come out otherwise."""
+    """As it is written, to the letter: the library would decode and shorten it otherwise."""
     try:
-        url = URL(text)
-    except ValueError:
+        url = URL(text, encoded=True)
+        is_said_anyway = url.explicit_port == _PORTS[url.scheme]
+    except ValueError:  # also for a port above 65535
         raise UrlRefused("not a plain URL") from None
-    if str(url) != text or not 0 < (url.port or 0) <= _PORT_MAX:
+    if is_said_anyway or _DOT_SEGMENT.search(url.raw_path):
         raise UrlRefused("not a plain URL")
     return url
