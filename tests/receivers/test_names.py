@@ -73,11 +73,12 @@ async def test_a_name_server_that_says_nothing_holds_up_nobody_else():
         await asyncio.gather(*stuck, return_exceptions=True)
 
 
-async def test_a_name_is_not_looked_for_in_the_domains_of_this_machine():
-    async with connected({}) as (adapter, server):
+async def test_a_name_is_not_looked_for_in_the_domains_of_this_machine(monkeypatch):
+    monkeypatch.setenv("LOCALDOMAIN", "inside.test")
+    async with connected({f"{NAME}.inside.test": [[PUBLIC]]}) as (adapter, server):
         with pytest.raises(UrlRefused):
-            await adapter.vet("https://a.b/")
-        assert {"a.b"} == set(server.asked)
+            await adapter.vet(f"https://{NAME}/")
+        assert {NAME} == set(server.asked)
 
 
 async def test_a_name_that_was_public_when_vetted_leads_nowhere_when_it_is_not_any_more():

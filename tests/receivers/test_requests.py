@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 
+from payorder.adapters.receivers.client import tls_context
 from payorder.ports.receivers import Answer
 from support.certificates import Authority
 from support.hostile import OK, Receiver, answering, hang_at_once, receiver, saying
@@ -22,15 +23,15 @@ def authority(tmp_path_factory) -> Authority:
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
-def trusting(authority: Authority) -> ssl.SSLContext:
-    """What this machine trusts, if it trusted that authority."""
-    context = ssl.create_default_context(cafile=authority.path)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+@pytest.fixture
+def tls(authority, monkeypatch) -> ssl.SSLContext:
+    """The service's own, on a machine that trusts that authority."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.path))
+    return tls_context()
 
 
-async def answer_of(here: Receiver, authority: Authority, limits=PATIENT, *, host: str = NAME) -> Answer:
-    async with receivers(limits, names=NAMES, tls=trusting(authority)) as adapter:
+async def answer_of(here: Receiver, tls: ssl.SSLContext, limits=PATIENT, *, host: str = NAME) -> Answer:
+    async with receivers(limits, names=NAMES, tls=tls) as adapter:
         return await adapter.send(f"https://{host}:{here.port}/hook", HEADERS, BODY)
 
 
@@ -74,24 +75,24 @@ async def test_no_proxy_and_no_password_of_the_environment_is_used(monkeypatch, 
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_a_receiver_is_greeted_by_its_name_and_must_have_a_certificate_for_it(authority, version):
+async def test_a_receiver_is_greeted_by_its_name_and_must_have_a_certificate_for_it(authority, tls, version):
     context = authority.certificate("good", dns_names=[NAME]).server_context()
     context.minimum_version = context.maximum_version = version
     greeted = []
     context.sni_callback = lambda connection, name, context: greeted.append(name)
     async with receiver(answering(OK), tls=context) as here:
-        assert Answer(200) == await answer_of(here, authority)
+        assert Answer(200) == await answer_of(here, tls)
     assert [NAME] == greeted
     assert f"host: {NAME}:{here.port}\r\n".encode() in here.requests[0].lower()
 
 
-async def test_a_receiver_may_have_a_certificate_for_its_address(authority):
+async def test_a_receiver_may_have_a_certificate_for_its_address(authority, tls):
     async with receiver(answering(OK), tls=authority.certificate("address").server_context()) as here:
-        assert Answer(200) == await answer_of(here, authority, host="127.0.0.1")
+        assert Answer(200) == await answer_of(here, tls, host="127.0.0.1")
 
 
 @pytest.mark.parametrize("fault", ["of a stranger", "self-signed", "expired", "not yet valid", "for another name"])
-async def test_a_certificate_with_a_fault_is_no_answer_and_the_delivery_is_not_told(authority, tmp_path, fault):
+async def test_a_certificate_with_a_fault_is_no_answer_and_the_delivery_is_not_told(authority, tls, tmp_path, fault):
     certificate = {
         "of a stranger": lambda: Authority(tmp_path).certificate("stranger", dns_names=[NAME]),
         "self-signed": lambda: Authority(tmp_path).self_signed(dns_names=[NAME]),
@@ -100,23 +101,23 @@ async def test_a_certificate_with_a_fault_is_no_answer_and_the_delivery_is_not_t
         "for another name": lambda: authority.certificate("other", dns_names=["other.example", f"a.{NAME}"]),
     }[fault]()
     async with receiver(answering(OK), tls=certificate.server_context()) as here:
-        assert Answer(None) == await answer_of(here, authority)
+        assert Answer(None) == await answer_of(here, tls)
     assert [] == here.requests
 
 
 @pytest.mark.parametrize("version", ["TLSv1", "TLSv1_1"])
-async def test_tls_that_is_too_old_is_no_answer(authority, version):
+async def test_tls_that_is_too_old_is_no_answer(authority, tls, version):
     context = authority.certificate("old", dns_names=[NAME]).server_context()
     context.set_ciphers("ALL:@SECLEVEL=0")
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
     async with receiver(answering(OK), tls=context) as here:
-        assert Answer(None) == await answer_of(here, authority)
+        assert Answer(None) == await answer_of(here, tls)
     assert [] == here.requests
 
 
 @pytest.mark.parametrize("behaviour", [hang_at_once, saying(OK), answering(OK)])
-async def test_no_tls_at_all_is_no_answer(authority, behaviour):
+async def test_no_tls_at_all_is_no_answer(tls, behaviour):
     async with receiver(behaviour) as here:
-        assert Answer(None) == await answer_of(here, authority, HASTY)
+        assert Answer(None) == await answer_of(here, tls, HASTY)
     assert [] == here.requests
