@@ -44,6 +44,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ILLEGAL_STATUS_CHANGE: _ErrorReason.ValueType  # 19
     ERROR_REASON_ENTRY_NOT_FOUND: _ErrorReason.ValueType  # 20
     ERROR_REASON_RECEIPT_NOT_FOUND: _ErrorReason.ValueType  # 21
+    ERROR_REASON_WEBHOOK_NOT_FOUND: _ErrorReason.ValueType  # 22
+    ERROR_REASON_WEBHOOK_LIMIT_REACHED: _ErrorReason.ValueType  # 23
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper): ...
 
@@ -69,4 +71,6 @@ ERROR_REASON_SUBJECT_DISABLED: ErrorReason.ValueType  # 18
 ERROR_REASON_ILLEGAL_STATUS_CHANGE: ErrorReason.ValueType  # 19
 ERROR_REASON_ENTRY_NOT_FOUND: ErrorReason.ValueType  # 20
 ERROR_REASON_RECEIPT_NOT_FOUND: ErrorReason.ValueType  # 21
+ERROR_REASON_WEBHOOK_NOT_FOUND: ErrorReason.ValueType  # 22
+ERROR_REASON_WEBHOOK_LIMIT_REACHED: ErrorReason.ValueType  # 23
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

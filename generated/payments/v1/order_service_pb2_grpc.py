@@ -55,6 +55,11 @@ class OrderServiceStub:
                 request_serializer=payments_dot_v1_dot_order__service__pb2.CancelOrderRequest.SerializeToString,
                 response_deserializer=payments_dot_v1_dot_order__pb2.Order.FromString,
                 _registered_method=True)
+        self.RequestCallback = channel.unary_unary(
+                '/payments.v1.OrderService/RequestCallback',
+                request_serializer=payments_dot_v1_dot_order__service__pb2.RequestCallbackRequest.SerializeToString,
+                response_deserializer=payments_dot_v1_dot_order__service__pb2.RequestCallbackResponse.FromString,
+                _registered_method=True)
 
 
 class OrderServiceServicer:
@@ -84,6 +89,12 @@ class OrderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RequestCallback(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OrderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -106,6 +117,11 @@ def add_OrderServiceServicer_to_server(servicer, server):
                     servicer.CancelOrder,
                     request_deserializer=payments_dot_v1_dot_order__service__pb2.CancelOrderRequest.FromString,
                     response_serializer=payments_dot_v1_dot_order__pb2.Order.SerializeToString,
+            ),
+            'RequestCallback': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestCallback,
+                    request_deserializer=payments_dot_v1_dot_order__service__pb2.RequestCallbackRequest.FromString,
+                    response_serializer=payments_dot_v1_dot_order__service__pb2.RequestCallbackResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -216,6 +232,33 @@ class OrderService:
             '/payments.v1.OrderService/CancelOrder',
             payments_dot_v1_dot_order__service__pb2.CancelOrderRequest.SerializeToString,
             payments_dot_v1_dot_order__pb2.Order.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestCallback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/payments.v1.OrderService/RequestCallback',
+            payments_dot_v1_dot_order__service__pb2.RequestCallbackRequest.SerializeToString,
+            payments_dot_v1_dot_order__service__pb2.RequestCallbackResponse.FromString,
             options,
             channel_credentials,
             insecure,
