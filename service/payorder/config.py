@@ -1,9 +1,12 @@
 """Settings from the environment: `PAYORDER_*`, all faults reported at once. Nothing else reads the environment."""
 
+import base64
+import binascii
 import json
 import os
 from collections.abc import Mapping
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
@@ -22,6 +25,9 @@ DEVELOPMENT_ISSUER = "urn:payorder:development-issuer"
 FINGERPRINT_KEY_LENGTH_MIN = 32
 # With these, libraries write what they are handed to standard error, card numbers too.
 _TELL_ALL = ("GRPC_TRACE", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE")
+SEALING_KEY_BYTES = 32
+# What seals secrets where nobody has given a key, which only development can be: everybody knows it.
+_DEVELOPMENT_SEALING_KEY = base64.urlsafe_b64encode(b"development".ljust(SEALING_KEY_BYTES, b".")).decode()
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -75,6 +81,13 @@ class Settings(BaseSettings):
     fingerprint_key: SecretStr | None = None
     fingerprint_key_previous: SecretStr | None = None
 
+    webhook_secret_keys: Annotated[
+        SecretStr | None, Field(description="one key, or several with spaces between them")
+    ] = None
+    webhook_networks_allowed: Annotated[str, Field(description="of receivers inside: CIDRs with spaces between")] = ""
+    webhook_ports: Annotated[str, Field(pattern=r"^(any|[0-9]{1,5}( [0-9]{1,5})*)$")] = "443"
+    webhook_endpoints_max: Annotated[int, Field(ge=0)] = 20
+
     audit_signing_key: Annotated[str | None, Field(description="path of an Ed25519 private key in PEM")] = None
     audit_seal_every_seconds: Annotated[float, Field(gt=0)] = 60.0
 
@@ -113,6 +126,22 @@ class Settings(BaseSettings):
         return tuple(Secret(key.get_secret_value()) for key in given) or (Secret("development"),)
 
     @property
+    def sealing_keys(self) -> tuple[Secret, ...]:
+        """Keys of the secrets of webhooks, the current one first; only production needs one that nobody knows."""
+        keys = self.webhook_secret_keys
+        return tuple(map(Secret, (_DEVELOPMENT_SEALING_KEY if keys is None else keys.get_secret_value()).split()))
+
+    @property
+    def webhook_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Open to webhooks besides the internet."""
+        return tuple(map(ip_network, self.webhook_networks_allowed.split()))
+
+    @property
+    def webhook_port_numbers(self) -> frozenset[int] | None:
+        """None for any."""
+        return None if self.webhook_ports == "any" else frozenset(map(int, self.webhook_ports.split()))
+
+    @property
     def serves_reflection(self) -> bool:
         """Outside production unless it is said."""
         return self.env is Environment.DEVELOPMENT if self.reflection is None else self.reflection
@@ -138,6 +167,12 @@ class Settings(BaseSettings):
         faults = self._faults_of_issuers()
         if self.env is Environment.PRODUCTION:
             faults += self._faults_in_production()
+        try:
+            _ = self.webhook_networks
+        except ValueError:
+            faults.append("PAYORDER_WEBHOOK_NETWORKS_ALLOWED: must be networks in CIDR notation")
+        if not self.sealing_keys or not all(map(_is_sealing_key, self.sealing_keys)):
+            faults.append("PAYORDER_WEBHOOK_SECRET_KEYS: each must be 32 bytes in URL-safe base64")
         if self.reconcile_after_seconds <= self.charge_timeout_seconds:
             faults.append("PAYORDER_RECONCILE_AFTER_SECONDS: must be longer than PAYORDER_CHARGE_TIMEOUT_SECONDS")
         if faults:
@@ -168,7 +203,18 @@ class Settings(BaseSettings):
             faults.append("PAYORDER_LOG_LEVEL: DEBUG is not for production")
         if len(self.fingerprint_secrets[0].reveal()) < FINGERPRINT_KEY_LENGTH_MIN:
             faults.append("PAYORDER_FINGERPRINT_KEY: must have at least 32 characters in production")
+        if self.webhook_ports == "any":
+            faults.append("PAYORDER_WEBHOOK_PORTS: must be numbers in production")
+        if self.webhook_secret_keys is None:
+            faults.append("PAYORDER_WEBHOOK_SECRET_KEYS: must be given in production")
         return faults
+
+
+def _is_sealing_key(key: Secret) -> bool:
+    try:
+        return len(base64.urlsafe_b64decode(key.reveal())) == SEALING_KEY_BYTES
+    except (ValueError, binascii.Error):
+        return False
 
 
 def _is_for_development(issuer: str) -> bool:

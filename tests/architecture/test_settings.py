@@ -20,6 +20,7 @@ GOOD = {
     "ISSUER": "https://issuer.example",
     "PROCESSOR": "sandbox",
     "FINGERPRINT_KEY": "f" * 32,
+    "WEBHOOK_SECRET_KEYS": "k" * 43 + "=",
 }
 
 
@@ -97,6 +98,14 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"FINGERPRINT_KEY": None}, "FINGERPRINT_KEY"),
     ({"FINGERPRINT_KEY": "leak"}, "FINGERPRINT_KEY"),
     ({"FINGERPRINT_KEY": "leak" * 7}, "FINGERPRINT_KEY"),
+    ({"WEBHOOK_SECRET_KEYS": None}, "WEBHOOK_SECRET_KEYS"),
+    ({"WEBHOOK_SECRET_KEYS": ""}, "WEBHOOK_SECRET_KEYS"),
+    ({"WEBHOOK_SECRET_KEYS": "leak"}, "WEBHOOK_SECRET_KEYS"),
+    ({"WEBHOOK_SECRET_KEYS": "k" * 43 + "= leak"}, "WEBHOOK_SECRET_KEYS"),
+    ({"WEBHOOK_NETWORKS_ALLOWED": "10.0.0.0/8 leak"}, "WEBHOOK_NETWORKS_ALLOWED"),
+    ({"WEBHOOK_NETWORKS_ALLOWED": "10.0.0.1/8"}, "WEBHOOK_NETWORKS_ALLOWED"),
+    ({"WEBHOOK_PORTS": "any"}, "WEBHOOK_PORTS"),
+    ({"WEBHOOK_PORTS": "leak"}, "WEBHOOK_PORTS"),
     ({"RECONCILE_AFTER_SECONDS": "20"}, "RECONCILE_AFTER_SECONDS"),
     ({"ISSUER": None}, "ISSUER"),
     ({"PROCESSOR_OPTIONS": "leak"}, "PROCESSOR_OPTIONS"),
