@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Protocol
 
@@ -12,8 +13,12 @@ import stamina
 
 from payorder.adapters.database import roles
 from payorder.adapters.database.engine import Database
+from payorder.adapters.database.outbox import DatabaseOutbox
 from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.receipts.printer import Printer
+from payorder.adapters.receivers.on_demand import ReceiversOnDemand
+from payorder.adapters.receivers.rules import Rules
+from payorder.adapters.sealing import FernetBox
 from payorder.adapters.signing import Ed25519Signer, NoSigningKey, PublicKey, read_key_set
 from payorder.adapters.system import SystemClock, new_id
 from payorder.adapters.tokens.files import DisabledSubjects, FileKeySet
@@ -26,6 +31,7 @@ from payorder.domain.fingerprint import SourceFingerprints
 from payorder.domain.limits import AttemptLimits
 from payorder.edge.admin import AdminServicer
 from payorder.edge.call_records import CallRecords
+from payorder.edge.event_bodies import JsonBodies
 from payorder.edge.idempotency import IdempotencyKeys
 from payorder.edge.orders import OrderServicer
 from payorder.edge.payments import PaymentServicer
@@ -36,17 +42,21 @@ from payorder.edge.steps import CallSteps
 from payorder.observability.logging import CallLog
 from payorder.ports.clock import Clock
 from payorder.ports.processor import Processor, ProcessorFactory
+from payorder.ports.receivers import Receivers
 from payorder.ports.store import Store
 from payorder.workflows.add_up_statistics import AddUpStatistics
 from payorder.workflows.background import Background
 from payorder.workflows.cancel_order import CancelOrder
 from payorder.workflows.create_order import CreateOrder
+from payorder.workflows.deliver_webhooks import DeliverWebhooks
+from payorder.workflows.fan_out_events import FanOutEvents
 from payorder.workflows.force_cancel_order import ForceCancelOrder
 from payorder.workflows.fulfil_order import FulfilOrder
 from payorder.workflows.pay_order import ChargeLimits, PayOrder
 from payorder.workflows.reconcile import Reconcile, ReconcileLimits
 from payorder.workflows.seal_audit_log import SealAuditLog
 from payorder.workflows.sign_receipt import SignReceipt
+from payorder.workflows.sign_webhook import SignWebhook
 from payorder.workflows.watch_declines import WatchDeclines
 
 PROCESSORS = "payorder.processors"
@@ -81,8 +91,11 @@ async def running(settings: Settings, *, worker: int | None = None) -> AsyncIter
         database,
         reconcile_after_seconds=settings.reconcile_after_seconds,
         limits=_attempt_limits(settings),
-        on_change=log.change,
+        on_change=lambda what, subject_id: _changed(log, fan_out, what, subject_id),
     )
+    receivers = _receivers(settings)
+    deliver = _deliver(settings, database, receivers, clock, log)
+    fan_out = _fan_out(settings, database, deliver, log)
     processor = load_processor(settings)
     background = Background(on_fault=log.fault)
     tokens = _tokens(settings, log)
@@ -93,6 +106,8 @@ async def running(settings: Settings, *, worker: int | None = None) -> AsyncIter
         reconcile,
         AddUpStatistics(store=store, on_fault=log.fault),
         _watching(settings, store, log),
+        fan_out,
+        deliver,
         *_sealing(settings, store, log),
     ]
     looping = {asyncio.create_task(loop.run()): loop for loop in loops}
@@ -102,20 +117,22 @@ async def running(settings: Settings, *, worker: int | None = None) -> AsyncIter
         yield App(port)
     finally:
         deadline = clock.uptime_seconds() + settings.drain_seconds
+        deliver.stop()
         await server.stop(settings.drain_seconds)
         unfinished = await background.drain(max(0, deadline - clock.uptime_seconds()))
         log.event("stopped", unfinished_payments=unfinished)
-        await _end(looping)
+        await _end(looping, max(_STOP_TIMEOUT_SECONDS, deadline - clock.uptime_seconds()))
+        await receivers.close()
         await tokens.close()
         await processor.close()
         await store.close()
 
 
-async def _end(looping: Mapping["asyncio.Task[None]", Loop]) -> None:
+async def _end(looping: Mapping["asyncio.Task[None]", Loop], timeout_seconds: float) -> None:
     """Let each loop finish what it does."""
     for loop in looping.values():
         loop.stop()
-    await asyncio.wait(looping, timeout=_STOP_TIMEOUT_SECONDS)
+    await asyncio.wait(looping, timeout=timeout_seconds)
     for task in looping:
         task.cancel()
     await asyncio.gather(*looping, return_exceptions=True)
@@ -296,6 +313,48 @@ def _watching(settings: Settings, store: Store, log: CallLog) -> WatchDeclines:
             declined=day.declined, expected=round(expected), answered=day.answered
         ),
         on_fault=log.fault,
+    )
+
+
+def _changed(log: CallLog, fan_out: FanOutEvents, what: str, subject_id: str) -> None:
+    log.change(what, subject_id)
+    fan_out.wake()
+
+
+def _fan_out(settings: Settings, database: Database, deliver: DeliverWebhooks, log: CallLog) -> FanOutEvents:
+    return FanOutEvents(
+        outbox=DatabaseOutbox(database),
+        bodies=JsonBodies(public_url=""),
+        every_seconds=settings.webhook_poll_seconds,
+        on_deliveries=deliver.wake,
+        on_set_aside=lambda event_id: log.event("event set aside", event=event_id),
+        on_fault=log.fault,
+    )
+
+
+def _deliver(
+    settings: Settings, database: Database, receivers: Receivers, clock: Clock, log: CallLog
+) -> DeliverWebhooks:
+    return DeliverWebhooks(
+        outbox=DatabaseOutbox(database),
+        receivers=receivers,
+        sign=SignWebhook(box=FernetBox(settings.sealing_keys), signer=None, clock=clock),
+        clock=clock,
+        every_seconds=settings.webhook_poll_seconds,
+        sends_max=settings.webhook_sends_max,
+        on_dead=lambda ended: log.event("webhook given up", delivery=ended.delivery_id, endpoint=ended.endpoint_id),
+        on_disabled=lambda endpoint: log.event("webhook disabled", endpoint=endpoint.id, because=endpoint.because),
+        on_fault=log.fault,
+    )
+
+
+def _receivers(settings: Settings) -> Receivers:
+    return ReceiversOnDemand(
+        Rules(
+            allows_http=settings.env is Environment.DEVELOPMENT,
+            ports=None if settings.webhook_ports == "any" else frozenset(map(int, settings.webhook_ports.split())),
+            networks=tuple(map(ip_network, settings.webhook_networks_allowed.split())),
+        )
     )
 
 

@@ -36,7 +36,7 @@ NO_LIVE_INDEX = "DROP INDEX ux_payments_one_live"
 BARE_EVENTS = (
     "DROP TABLE events",
     "CREATE TABLE events (order_id TEXT, seq BIGINT, id TEXT, type TEXT, subject_id TEXT, from_state TEXT, actor TEXT,"
-    " created_at BIGINT, fanned_out_at BIGINT)",
+    " created_at BIGINT, fanned_out_at BIGINT, faults SMALLINT NOT NULL DEFAULT 0)",
     "DROP TABLE receipts",
     "CREATE TABLE receipts (id TEXT, payment_id TEXT, order_id TEXT, created_at BIGINT)",
 )

@@ -55,10 +55,13 @@ class Database:
             self._finishes = _Pool(_sqlite_engine, driver_url, 1, _FINISH_TIMEOUT_SECONDS)
             self._reads = _Pool(_sqlite_engine, driver_url, pool_size, pool_timeout_seconds)
             self._probes = _Pool(_sqlite_engine, driver_url, 1, pool_timeout_seconds)
+            self._relays = self._finishes
         else:
             self._writes = self._reads = _Pool(_postgresql_engine, driver_url, pool_size, pool_timeout_seconds)
             self._finishes = _Pool(_postgresql_engine, driver_url, 2, _FINISH_TIMEOUT_SECONDS)
             self._probes = _Pool(_postgresql_engine, driver_url, 1, pool_timeout_seconds)
+            # One for each loop that has something to do with webhooks.
+            self._relays = _Pool(_postgresql_engine, driver_url, 3, _FINISH_TIMEOUT_SECONDS)
             self.hot_path = HotPath(
                 postgresql.connect_arguments(driver_url),
                 pool_size=max(1, pool_size // 2),
@@ -79,9 +82,16 @@ class Database:
 
         `phase` may be repeated after it was done, so that a commit which was not heard of is Busy too.
         """
+        return await self._repeatable(self._finishes, phase)
+
+    async def relay(self, phase: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+        """Like `finish`, for what is told to the world: it neither starves what was begun nor is starved."""
+        return await self._repeatable(self._relays, phase)
+
+    async def _repeatable(self, pool: "_Pool", phase: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
         try:
             with _busy_when_away():
-                return await self._retrying(_in_transaction, self._finishes, phase)
+                return await self._retrying(_in_transaction, pool, phase)
         except CommitUnknown as unknown:
             raise Busy from unknown
 
@@ -116,7 +126,7 @@ class Database:
                     yield connection
 
     async def close(self) -> None:
-        for pool in (self._writes, self._finishes, self._reads, self._probes):
+        for pool in (self._writes, self._finishes, self._reads, self._probes, self._relays):
             await pool.close()
         if self.hot_path:
             await self.hot_path.close()

@@ -26,7 +26,9 @@ from sqlalchemy import (
 # before the values are known cannot prove that they fit.
 PAYMENT_IS_OPEN = "status IN ('processing', 'unknown')"
 REFUND_IS_OPEN = "status = 'processing'"
-EVENT_IS_PENDING = "fanned_out_at IS NULL"
+# Fanned out not yet, and not set aside because it could not be rendered so often.
+EVENT_FAULTS_MAX = 5
+EVENT_IS_PENDING = f"fanned_out_at IS NULL AND faults < {EVENT_FAULTS_MAX}"
 DELIVERY_IS_PENDING = "state = 'pending'"
 # Declined or still open. What has failed otherwise, because the processor was away, says nothing of who tried what.
 _WAS_TRIED = "failure IS NULL AND status IN ('processing', 'unknown', 'failed')"
@@ -239,6 +241,8 @@ events = Table(
     # When its deliveries were written, which may be none. Until then it waits for that: by this it is found, and never
     # by a number, because a lower one can be committed later.
     Column("fanned_out_at", BigInteger),
+    # How often it could not be rendered.
+    Column("faults", SmallInteger, nullable=False, server_default="0"),
     # Each thing happens once: a payment cannot succeed twice, nor an order be approved twice.
     UniqueConstraint("subject_id", "type"),
     Index("ix_events_pending", "created_at", **_where(EVENT_IS_PENDING)),

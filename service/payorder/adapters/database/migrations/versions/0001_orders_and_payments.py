@@ -184,6 +184,7 @@ def _create_events() -> None:
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("fanned_out_at", sa.BigInteger(), nullable=True),
+        sa.Column("faults", sa.SmallInteger(), server_default="0", nullable=False),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_events_order_id")),
         sa.PrimaryKeyConstraint("order_id", "seq", name=op.f("pk_events")),
         sa.UniqueConstraint("subject_id", "type", name=op.f("ux_events_subject_id_type")),
@@ -193,8 +194,8 @@ def _create_events() -> None:
         "events",
         ["created_at"],
         unique=False,
-        postgresql_where=sa.text("fanned_out_at IS NULL"),
-        sqlite_where=sa.text("fanned_out_at IS NULL"),
+        postgresql_where=sa.text("fanned_out_at IS NULL AND faults < 5"),
+        sqlite_where=sa.text("fanned_out_at IS NULL AND faults < 5"),
     )
 
 

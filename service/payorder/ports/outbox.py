@@ -1,0 +1,101 @@
+"""Events on their way out: each is written with the change that it tells of, and is then fanned out and delivered."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from payorder.domain.event import Event
+from payorder.domain.webhook import DeliveryState, DisabledBecause, Dispatch
+
+
+class EventBodies(Protocol):
+    """What receivers get to read, in the public contract's words: UTF-8 JSON."""
+
+    def event(self, event: Event) -> bytes: ...
+
+    def callback(self, endpoint_id: str, event: Event) -> bytes:
+        """Only for events that end a callback's wait."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FannedOut:
+    """How many `events` were taken and how many `deliveries` written, `faults` of events that could not be rendered,
+    and the ids of those `set_aside` because they could not too often.
+    """
+
+    events: int = 0
+    deliveries: int = 0
+    faults: tuple[Exception, ...] = ()
+    set_aside: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """How many deliveries are wanted: `at_most` in all, for each endpoint what `busy` says or else `each`.
+
+    `after`: endpoints are served in the order of their ids, beginning behind this one. Nobody else gets what was
+    claimed for `lease_seconds`, by the database's clock.
+    """
+
+    at_most: int
+    each: int
+    busy: Mapping[str, int]
+    after: str
+    lease_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What became of one attempt: the `state` that the delivery has now, and when it is due if it is still pending.
+
+    `was_sent` False: it was not attempted after all, and is given back as if it had not been claimed.
+    `is_gone`: the receiver does not want to hear from us again.
+    """
+
+    delivery_id: str
+    endpoint_id: str
+    number: int
+    state: DeliveryState
+    retry_seconds: float | None = None
+    status_class: int | None = None
+    was_sent: bool = True
+    is_gone: bool = False
+
+    @property
+    def is_delivered(self) -> bool:
+        return self.state is DeliveryState.DELIVERED
+
+
+@dataclass(frozen=True, slots=True)
+class DisabledEndpoint:
+    id: str
+    because: DisabledBecause
+
+
+class Outbox(Protocol):
+    """Every method is one transaction, may be repeated, and raises Busy when the database is away.
+
+    Events are found by their state and never by a number: of two transactions, the one with the lower can commit later.
+    """
+
+    async def fan_out(self, bodies: EventBodies, at_most: int) -> FannedOut:
+        """Write the deliveries of events that have none yet, the oldest first, and tell who listens.
+
+        An event that cannot be rendered is tried again a few times, then set aside; it keeps no other back.
+        """
+        ...
+
+    async def claim(self, rooms: Rooms) -> list[Dispatch]:
+        """Deliveries that are due, of endpoints that are enabled; each is counted as attempted from here on.
+
+        None, although something is due, if all of it belongs to endpoints up to `after`.
+        """
+        ...
+
+    async def finish(self, ended: Sequence[Ended]) -> list[DisabledEndpoint]:
+        """Write down what became of attempts, and which endpoints are disabled by it, if nobody else has the delivery.
+
+        An endpoint of which every attempt has failed for five days is disabled; so is one that is gone.
+        """
+        ...

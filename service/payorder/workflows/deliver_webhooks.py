@@ -1,0 +1,209 @@
+"""Send what is due to whoever wants to hear of it, on every replica: at least once, with retries over days.
+
+Leases in the database keep two from sending the same delivery at once; when one dies, another sends it again, with the
+same id and the same bytes.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from random import Random
+
+from payorder.domain.errors import Busy
+from payorder.domain.retry_schedule import retry_seconds
+from payorder.domain.webhook import DeliveryState, Dispatch
+from payorder.ports.clock import Clock
+from payorder.ports.outbox import DisabledEndpoint, Ended, Outbox, Rooms
+from payorder.ports.receivers import Answer, Receivers
+from payorder.workflows.lanes import Claimed, Lane, Lanes
+from payorder.workflows.wakeup import Wakeup
+
+_LEASE_SECONDS = 60.0
+# An attempt takes up to fifteen seconds, and its end has to be written down.
+_SEND_WITHIN_SECONDS = 35.0
+_CLAIMED_AT_ONCE_MIN, _CLAIMED_AT_ONCE_MAX = 16, 1000
+_FINISHED_AT_ONCE = 1000
+# What ends within so much time is written down together.
+_GATHER_SECONDS = 0.01
+_AWAY_SECONDS = 0.5
+_GONE = 410
+
+
+class DeliverWebhooks:
+    """`on_dead` is told of deliveries that are given up, `on_disabled` of endpoints that get nothing any more."""
+
+    def __init__(
+        self,
+        *,
+        outbox: Outbox,
+        receivers: Receivers,
+        sign: Callable[[Dispatch], Mapping[str, str]],
+        clock: Clock,
+        every_seconds: float,
+        sends_max: int,
+        on_dead: Callable[[Ended], None],
+        on_disabled: Callable[[DisabledEndpoint], None],
+        on_fault: Callable[[BaseException], None],
+    ) -> None:
+        self._outbox = outbox
+        self._receivers = receivers
+        self._sign = sign
+        self._clock = clock
+        self._every_seconds = every_seconds
+        self._on_dead = on_dead
+        self._on_disabled = on_disabled
+        self._on_fault = on_fault
+        self._lanes = Lanes(sends_max=sends_max)
+        self._after = ""
+        self._attempts: set[asyncio.Task[None]] = set()
+        self._ended: list[Ended] = []
+        self._has_ended = Wakeup()
+        self._wakeup = Wakeup()
+        self._is_stopping = False
+        self._is_drained = False
+        self._random = Random()  # noqa: S311 - spreads retries, and guards nothing
+
+    def wake(self) -> None:
+        """There is a delivery."""
+        self._wakeup.ring()
+
+    def stop(self) -> None:
+        """Begin no more. What is being sent is heard out, and what was claimed besides is given back."""
+        self._is_stopping = True
+        self._wakeup.ring()
+
+    async def run(self) -> None:
+        """Until `stop`. A database that is away is asked again at the next round."""
+        finishing = asyncio.create_task(self._keep_finishing())
+        try:
+            while not self._is_stopping:
+                if not await self._claim():
+                    await self._wakeup.wait(self._every_seconds)
+            self._give_back(self._lanes.give_back_all())
+            while self._attempts:
+                await asyncio.wait(self._attempts)
+            self._is_drained = True
+            self._has_ended.ring()
+            await finishing
+        finally:
+            await _cancel(finishing, *self._attempts)
+
+    async def _claim(self) -> bool:
+        """Whether there may be more to be claimed at once."""
+        at_most = min(self._lanes.room, _CLAIMED_AT_ONCE_MAX)
+        if at_most < _CLAIMED_AT_ONCE_MIN:
+            return False
+        rooms = Rooms(at_most, self._lanes.room_of_new, self._lanes.rooms(), self._after, _LEASE_SECONDS)
+        try:
+            dispatches = await self._outbox.claim(rooms)
+        except (Busy, TimeoutError):
+            return False
+        except Exception as fault:  # noqa: BLE001 - a bug is reported, and the loop goes on
+            self._on_fault(fault)
+            return False
+        at = self._clock.uptime_seconds()
+        self._lanes.forget_idle()
+        self._lanes.add([Claimed(dispatch, at) for dispatch in dispatches])
+        self._send_what_may()
+        is_full, has_skipped = len(dispatches) == at_most, self._after != ""
+        self._after = max(dispatch.endpoint_id for dispatch in dispatches) if is_full else ""
+        return is_full or has_skipped
+
+    def _send_what_may(self) -> None:
+        for lane, claimed in self._lanes.start():
+            attempt = asyncio.create_task(self._attempt(lane, claimed))
+            self._attempts.add(attempt)
+            attempt.add_done_callback(self._attempts.discard)
+
+    async def _attempt(self, lane: Lane, claimed: Claimed) -> None:
+        if self._clock.uptime_seconds() - claimed.at > _SEND_WITHIN_SECONDS:
+            self._lanes.done(lane)
+            self._give_back([claimed])
+        else:
+            ended = self._outcome(claimed.dispatch, await self._answer(claimed.dispatch))
+            self._lanes.done(lane)
+            lane.learn(is_delivered=ended.is_delivered)
+            self._end(ended)
+            if lane.is_failing:
+                self._give_back(self._lanes.give_back(lane))
+        if lane.may_have_more and lane.room:
+            self._wakeup.ring()
+        self._send_what_may()
+
+    async def _answer(self, dispatch: Dispatch) -> Answer:
+        """That of the receiver. What goes wrong on our side is reported, and is no answer to them either."""
+        try:
+            return await self._receivers.send(dispatch.url, self._sign(dispatch), dispatch.body)
+        except Exception as fault:  # noqa: BLE001 - one delivery that cannot be sent ends nothing but itself
+            self._on_fault(fault)
+            return Answer(None)
+
+    def _outcome(self, dispatch: Dispatch, answer: Answer) -> Ended:
+        status_class = answer.status // 100 if answer.status else None
+        is_delivered, is_gone = status_class == 2, answer.status == _GONE  # noqa: PLR2004 - 2xx
+        # A callback is not sent again to whoever does not want it: it has no endpoint that could be enabled again.
+        may_repeat = not is_delivered and not (is_gone and not dispatch.sealed_secrets)
+        chance = self._random.random()
+        retry = retry_seconds(dispatch.number, answer.retry_after_seconds, chance=chance) if may_repeat else None
+        state = DeliveryState.PENDING if retry is not None else DeliveryState.DEAD
+        return Ended(
+            delivery_id=dispatch.delivery_id,
+            endpoint_id=dispatch.endpoint_id,
+            number=dispatch.number,
+            state=DeliveryState.DELIVERED if is_delivered else state,
+            retry_seconds=retry,
+            status_class=status_class,
+            is_gone=is_gone,
+        )
+
+    def _give_back(self, waiting: list[Claimed]) -> None:
+        for claimed in waiting:
+            dispatch = claimed.dispatch
+            self._end(
+                Ended(
+                    delivery_id=dispatch.delivery_id,
+                    endpoint_id=dispatch.endpoint_id,
+                    number=dispatch.number,
+                    state=DeliveryState.PENDING,
+                    retry_seconds=0,
+                    was_sent=False,
+                )
+            )
+
+    def _end(self, ended: Ended) -> None:
+        self._ended.append(ended)
+        self._has_ended.ring()
+
+    async def _keep_finishing(self) -> None:
+        """What ends while some is written down is written down together."""
+        while self._ended or not self._is_drained:
+            await self._has_ended.wait(self._every_seconds)
+            await asyncio.sleep(_GATHER_SECONDS)
+            await self._finish()
+
+    async def _finish(self) -> None:
+        some, self._ended = self._ended[:_FINISHED_AT_ONCE], self._ended[_FINISHED_AT_ONCE:]
+        if not some:
+            return
+        try:
+            disabled = await self._outbox.finish(some)
+        except (Busy, TimeoutError):
+            # Later than the lease, somebody else will have sent it again, and this is not written down any more.
+            self._ended = some + self._ended
+            await asyncio.sleep(_AWAY_SECONDS)
+            return
+        except Exception as fault:  # noqa: BLE001 - reported; the lease brings them back
+            self._on_fault(fault)
+            return
+        for endpoint in disabled:
+            self._on_disabled(endpoint)
+        for ended in some:
+            if ended.state is DeliveryState.DEAD:
+                self._on_dead(ended)
+        if self._ended:
+            self._has_ended.ring()
+
+
+async def _cancel(*tasks: "asyncio.Task[None]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,414 @@
+"""The outbox on both engines: every event becomes its deliveries once, and every delivery is one attempt at a time."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import select, text
+
+from payorder.adapters.database.engine import Database
+from payorder.adapters.database.outbox import DatabaseOutbox
+from payorder.adapters.database.store import DatabaseStore
+from payorder.adapters.database.tables import events
+from payorder.domain.event import Event
+from payorder.domain.webhook import DeliveryState, DisabledBecause, Dispatch
+from payorder.edge.event_bodies import JsonBodies
+from payorder.ports.outbox import DisabledEndpoint, Ended, FannedOut
+from support.records import LATER, a_payment, an_order, by, failed, reply_of
+from support.webhooks import add_endpoint, attempts_of, deliveries_of, endpoint_row, execute, pay, rooms, rows_of
+
+BODIES = JsonBodies(public_url="https://shop.example")
+
+
+@pytest.fixture
+def outbox(database: Database) -> DatabaseOutbox:
+    return DatabaseOutbox(database)
+
+
+def ended(dispatch: Dispatch, state: DeliveryState = DeliveryState.DELIVERED, **changes: Any) -> Ended:
+    """Delivered, or else failed and due again at once."""
+    is_pending = state is DeliveryState.PENDING
+    made = Ended(
+        delivery_id=dispatch.delivery_id,
+        endpoint_id=dispatch.endpoint_id,
+        number=dispatch.number,
+        state=state,
+        retry_seconds=0 if is_pending else None,
+        status_class=2 if state is DeliveryState.DELIVERED else 5,
+    )
+    return replace(made, **changes)
+
+
+async def fan_out(outbox: DatabaseOutbox) -> FannedOut:
+    return await outbox.fan_out(BODIES, 500)
+
+
+async def dispatches(outbox: DatabaseOutbox, store: DatabaseStore) -> list[Dispatch]:
+    """Those of a paid order, claimed: of the payment and of the order."""
+    await pay(store)
+    await fan_out(outbox)
+    return sorted(await outbox.claim(rooms()), key=lambda dispatch: dispatch.event_id)
+
+
+# Fan-out
+
+
+async def test_every_event_becomes_a_delivery_for_every_endpoint_that_hears_of_it(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    hers, everybodys = await add_endpoint(database), await add_endpoint(database, owner=None)
+    await add_endpoint(database, owner="bob")
+    order, _ = await pay(store)
+    assert FannedOut(events=2, deliveries=4) == await fan_out(outbox)
+    found = {(row.endpoint_id, row.event_type, row.order_id) for row in await deliveries_of(database)}
+    types = ("payment.succeeded", "order.statusChanged")
+    assert {(endpoint, type_, order.id) for endpoint in (hers, everybodys) for type_ in types} == found
+    assert FannedOut() == await fan_out(outbox)
+
+
+async def test_an_endpoint_hears_only_of_the_types_it_wants(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    await add_endpoint(database, event_types=["payment.succeeded", "refund.failed"])
+    await pay(store)
+    await fan_out(outbox)
+    assert ["payment.succeeded"] == [row.event_type for row in await deliveries_of(database)]
+
+
+async def test_an_endpoint_that_is_disabled_hears_of_nothing(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    await add_endpoint(database, state="disabled", disabled_because="owner")
+    await pay(store)
+    assert FannedOut(events=2) == await fan_out(outbox)
+
+
+async def test_all_deliveries_of_an_event_have_the_same_bytes(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    for _ in range(3):
+        await add_endpoint(database)
+    await pay(store)
+    await fan_out(outbox)
+    bodies: dict[str, set[bytes]] = {}
+    for row in await deliveries_of(database):
+        bodies.setdefault(row.event_id, set()).add(row.body)
+    assert [1, 1] == [len(each) for each in bodies.values()]
+
+
+async def test_racing_dispatchers_write_each_delivery_once_and_leave_no_event(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    await add_endpoint(database)
+    for _ in range(30):
+        await pay(store)
+    second = Database(database.url.render_as_string(hide_password=False), pool_size=5, pool_timeout_seconds=5)
+    done = await asyncio.gather(
+        *(each.fan_out(BODIES, 7) for each in (outbox, DatabaseOutbox(second)) for _ in range(10))
+    )
+    await second.close()
+    assert (60, 60) == (sum(each.events for each in done), sum(each.deliveries for each in done))
+    assert 60 == len({row.event_id for row in await deliveries_of(database)})
+
+
+async def test_an_event_that_is_committed_after_later_ones_is_not_skipped(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    if database.url.get_backend_name() == "sqlite":
+        pytest.skip("SQLite has one writer: the order of commits is that of the writes")
+    await add_endpoint(database)
+    late = an_order()
+    await store.add_order(late, by("alice"), reply_of(late), None)
+    connection = await asyncpg.connect(database.url.set(drivername="postgresql").render_as_string(hide_password=False))
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute(
+        "INSERT INTO events (order_id, seq, id, type, subject_id, from_state, actor, created_at)"
+        " VALUES ($1, 1, 'early', 'order.cancelled', $1, 'placed', 'alice', 0)",
+        late.id,
+    )
+    await pay(store)
+    assert 2 == (await fan_out(outbox)).events
+    await transaction.commit()
+    await connection.close()
+    assert 1 == (await fan_out(outbox)).events
+    assert 3 == len(await deliveries_of(database))
+
+
+class Poisonous(JsonBodies):
+    """Cannot render the events of one order."""
+
+    def __init__(self, order_id: str) -> None:
+        super().__init__(public_url="")
+        self._order_id = order_id
+
+    def event(self, event: Event) -> bytes:
+        if event.order.id == self._order_id:
+            raise RuntimeError("poison")
+        return super().event(event)
+
+
+async def test_a_poison_event_is_set_aside_after_a_few_tries_and_keeps_no_other_back(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    await add_endpoint(database)
+    poison, _ = await pay(store)
+    good, _ = await pay(store)
+    bodies = Poisonous(poison.id)
+    rounds = [await outbox.fan_out(bodies, 500) for _ in range(6)]
+    assert [4, 2, 2, 2, 2, 0] == [done.events for done in rounds]
+    assert [2, 2, 2, 2, 2, 0] == [len(done.faults) for done in rounds]
+    assert [0, 0, 0, 0, 2, 0] == [len(done.set_aside) for done in rounds]
+    assert {good.id} == {row.order_id for row in await deliveries_of(database)}
+    # Nothing of it is lost: with a service that can, it goes out.
+    await execute(database, "UPDATE events SET faults = 0 WHERE fanned_out_at IS NULL")
+    assert FannedOut(events=2, deliveries=2) == await fan_out(outbox)
+
+
+async def test_a_callback_is_told_once_of_the_first_end(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    order = an_order()
+    await store.add_order(order, by("alice"), reply_of(order), None)
+    callback = await add_endpoint(database, order_id=order.id)
+    for _ in range(2):
+        payment = a_payment(order)
+        await store.claim(payment, by("alice"), None)
+        await store.settle(failed(payment), reply_of(payment), LATER)
+    assert FannedOut(events=2, deliveries=1) == await fan_out(outbox)
+    assert ("disabled", "done") == tuple(await endpoint_row(database, callback))[7:9]
+    # Its endpoint is done, and the delivery goes out nevertheless.
+    (dispatch,) = await outbox.claim(rooms())
+    assert (callback, ()) == (dispatch.endpoint_id, dispatch.sealed_secrets)
+
+
+async def test_who_listens_is_told_of_which_orders_there_is_something_new(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    if database.url.get_backend_name() == "sqlite":
+        pytest.skip("SQLite tells nobody anything")
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    connection = await asyncpg.connect(database.url.set(drivername="postgresql").render_as_string(hide_password=False))
+    await connection.add_listener("payorder_events", lambda *told: heard.put_nowait(told[-1]))
+    orders = [(await pay(store))[0].id for _ in range(2)]
+    await fan_out(outbox)
+    async with asyncio.timeout(10):
+        assert set(orders) == set((await heard.get()).split(","))
+    await connection.close()
+
+
+# Claim
+
+
+async def test_racing_dispatchers_never_claim_the_same_delivery(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    for _ in range(4):
+        await add_endpoint(database)
+    for _ in range(10):
+        await pay(store)
+    await fan_out(outbox)
+    claims = await asyncio.gather(*(outbox.claim(rooms(each=5)) for _ in range(12)))
+    claimed = [dispatch.delivery_id for claim in claims for dispatch in claim]
+    assert (80, 80) == (len(claimed), len(set(claimed)))
+    assert [] == await outbox.claim(rooms())
+
+
+async def test_every_endpoint_has_its_own_room(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    slow, quick, full = [await add_endpoint(database) for _ in range(3)]
+    for _ in range(5):
+        await pay(store)
+    await fan_out(outbox)
+    claimed = await outbox.claim(rooms(each=8, busy={slow: 1, full: 0}))
+    assert [quick] * 8 + [slow] == sorted([each.endpoint_id for each in claimed], key=lambda id_: id_ == slow)
+
+
+async def test_endpoints_are_served_in_turn(database: Database, store: DatabaseStore, outbox: DatabaseOutbox) -> None:
+    first, second = sorted([await add_endpoint(database) for _ in range(2)])
+    for _ in range(2):
+        await pay(store)
+    await fan_out(outbox)
+    assert {first} == {each.endpoint_id for each in await outbox.claim(rooms(2))}
+    assert {second} == {each.endpoint_id for each in await outbox.claim(rooms(2, after=first))}
+    assert [] == await outbox.claim(rooms(after=second))
+
+
+async def test_a_claim_that_nobody_finishes_is_made_again_when_its_lease_is_over(
+    store: DatabaseStore, database: Database, outbox: DatabaseOutbox
+) -> None:
+    await add_endpoint(database)
+    first = await dispatches(outbox, store)
+    assert [] == await outbox.claim(rooms())
+    await execute(database, "UPDATE webhook_deliveries SET next_attempt_at = next_attempt_at - 60000")
+    again = sorted(await outbox.claim(rooms()), key=lambda dispatch: dispatch.event_id)
+    assert [replace(dispatch, number=2) for dispatch in first] == again
+
+
+@pytest.mark.parametrize("end", ["disable", "delete"])
+async def test_an_endpoint_that_is_disabled_or_deleted_is_sent_nothing(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox, end: str
+) -> None:
+    endpoint_id = await add_endpoint(database)
+    await pay(store)
+    await fan_out(outbox)
+    words = {
+        "disable": "UPDATE webhook_endpoints SET state = 'disabled', disabled_because = 'owner' WHERE id = :id",
+        "delete": "DELETE FROM webhook_endpoints WHERE id = :id",
+    }
+    await execute(database, words[end], id=endpoint_id)
+    assert [] == await outbox.claim(rooms())
+
+
+async def test_deliveries_of_an_endpoint_go_on_when_it_is_enabled_again(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    endpoint_id = await add_endpoint(database)
+    await pay(store)
+    await fan_out(outbox)
+    await execute(database, "UPDATE webhook_endpoints SET state = 'disabled', disabled_because = 'owner'")
+    assert [] == await outbox.claim(rooms())
+    await execute(database, "UPDATE webhook_endpoints SET state = 'enabled', disabled_because = NULL")
+    assert [endpoint_id] * 2 == [each.endpoint_id for each in await outbox.claim(rooms())]
+
+
+async def test_the_previous_secret_signs_until_its_time_is_over(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    day = 24 * 3600 * 1000
+    for until in (1, 4_000_000_000_000 + day):
+        await add_endpoint(database, previous_secret=b"previous", previous_secret_until=until)
+    claimed = await dispatches(outbox, store)
+    assert [1, 1, 2, 2] == sorted(len(dispatch.sealed_secrets) for dispatch in claimed)
+
+
+# Finish
+
+
+async def test_what_was_delivered_is_not_claimed_again(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    await add_endpoint(database)
+    claimed = await dispatches(outbox, store)
+    await outbox.finish([ended(dispatch) for dispatch in claimed])
+    assert [("delivered", 1, None)] * 2 == [
+        (row.state, row.attempts, row.next_attempt_at) for row in await deliveries_of(database)
+    ]
+    assert [(1, 2, True)] * 2 == [(row.number, row.status_class, row.delivered) for row in await attempts_of(database)]
+
+
+async def test_what_failed_is_due_again_when_it_was_said(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    await add_endpoint(database)
+    now, later = await dispatches(outbox, store)
+    await outbox.finish([ended(now, DeliveryState.PENDING), ended(later, DeliveryState.PENDING, retry_seconds=300)])
+    assert [(now.delivery_id, 2)] == [(each.delivery_id, each.number) for each in await outbox.claim(rooms())]
+
+
+async def test_what_is_given_up_keeps_its_history(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    await add_endpoint(database, event_types=["payment.succeeded"])
+    (dispatch,) = await dispatches(outbox, store)
+    await outbox.finish([ended(dispatch, DeliveryState.PENDING, status_class=None)])
+    (dispatch,) = await outbox.claim(rooms())
+    await outbox.finish([ended(dispatch, DeliveryState.DEAD)])
+    assert ["dead"] == [row.state for row in await deliveries_of(database)]
+    history = [(row.number, row.status_class, row.delivered) for row in await attempts_of(database)]
+    assert [(1, None, False), (2, 5, False)] == sorted(history)
+
+
+async def test_what_was_given_back_counts_as_never_claimed(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    await add_endpoint(database)
+    claimed = await dispatches(outbox, store)
+    await outbox.finish([ended(each, DeliveryState.PENDING, was_sent=False) for each in claimed])
+    again = sorted(await outbox.claim(rooms()), key=lambda dispatch: dispatch.event_id)
+    assert (claimed, []) == (again, await attempts_of(database))
+
+
+async def test_whoever_finishes_too_late_changes_nothing_but_the_history(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    await add_endpoint(database, event_types=["payment.succeeded"])
+    (late,) = await dispatches(outbox, store)
+    await execute(database, "UPDATE webhook_deliveries SET next_attempt_at = 0")
+    (second,) = await outbox.claim(rooms())
+    await outbox.finish([ended(late, DeliveryState.DEAD)])
+    assert ["pending"] == [row.state for row in await deliveries_of(database)]
+    await outbox.finish([ended(second)])
+    await outbox.finish([ended(second, DeliveryState.PENDING)])
+    assert ["delivered"] == [row.state for row in await deliveries_of(database)]
+    assert {(1, False), (2, True)} == {(row.number, row.delivered) for row in await attempts_of(database)}
+
+
+async def test_an_endpoint_deleted_during_an_attempt_takes_all_of_it_along(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    gone = await add_endpoint(database)
+    stays = await add_endpoint(database)
+    claimed = await dispatches(outbox, store)
+    await execute(database, "DELETE FROM webhook_endpoints WHERE id = :id", id=gone)
+    await outbox.finish([ended(dispatch) for dispatch in claimed])
+    assert {(stays, "delivered")} == {(row.endpoint_id, row.state) for row in await deliveries_of(database)}
+    assert 2 == len(await attempts_of(database))
+
+
+# Endpoints that fail
+
+DAY = 24 * 3600 * 1000
+AGE: Callable[[int], str] = lambda days: f"UPDATE webhook_endpoints SET failing_since = failing_since - {days * DAY}"  # noqa: E731
+
+
+@pytest.fixture
+async def endpoint_id(database: Database) -> str:
+    return await add_endpoint(database)
+
+
+async def test_one_delivery_is_enough_for_an_endpoint_not_to_be_failing(
+    endpoint_id: str, database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    first, second = await dispatches(outbox, store)
+    await outbox.finish([ended(first, DeliveryState.PENDING)])
+    assert (await endpoint_row(database, endpoint_id)).failing_since
+    await outbox.finish([ended(second)])
+    assert (await endpoint_row(database, endpoint_id)).failing_since is None
+
+
+async def test_an_endpoint_that_has_only_failed_for_five_days_is_disabled(
+    endpoint_id: str, database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    first, second = await dispatches(outbox, store)
+    await outbox.finish([ended(first, DeliveryState.PENDING)])
+    await execute(database, AGE(4))
+    assert [] == await outbox.finish([ended(second, DeliveryState.PENDING)])
+    await execute(database, AGE(1))
+    (third, fourth) = await outbox.claim(rooms())
+    disabled = await outbox.finish([ended(third, DeliveryState.PENDING), ended(fourth, DeliveryState.PENDING)])
+    assert [DisabledEndpoint(endpoint_id, DisabledBecause.FAILING)] == disabled
+    assert "disabled" == (await endpoint_row(database, endpoint_id)).state
+    assert {"pending"} == {row.state for row in await deliveries_of(database)}
+
+
+async def test_an_endpoint_that_is_gone_is_disabled_at_once(
+    endpoint_id: str, database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    first, _ = await dispatches(outbox, store)
+    disabled = await outbox.finish([ended(first, DeliveryState.PENDING, is_gone=True, status_class=4)])
+    assert [DisabledEndpoint(endpoint_id, DisabledBecause.GONE)] == disabled
+    assert "gone" == (await endpoint_row(database, endpoint_id)).disabled_because
+    assert [] == await outbox.claim(rooms())
+
+
+async def test_every_event_is_marked_even_if_nobody_hears_of_it(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    await pay(store)
+    await fan_out(outbox)
+    assert all(row.fanned_out_at for row in await rows_of(database, events))
