@@ -1,13 +1,11 @@
 """The outbox on both engines: every event becomes its deliveries once, and every delivery is one attempt at a time."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import select, text
 
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.outbox import DatabaseOutbox
@@ -363,7 +361,7 @@ async def test_an_endpoint_deleted_during_an_attempt_takes_all_of_it_along(
 # Endpoints that fail
 
 DAY = 24 * 3600 * 1000
-AGE: Callable[[int], str] = lambda days: f"UPDATE webhook_endpoints SET failing_since = failing_since - {days * DAY}"  # noqa: E731
+AGE = "UPDATE webhook_endpoints SET failing_since = failing_since - :milliseconds"
 
 
 @pytest.fixture
@@ -386,9 +384,9 @@ async def test_an_endpoint_that_has_only_failed_for_five_days_is_disabled(
 ) -> None:
     first, second = await dispatches(outbox, store)
     await outbox.finish([ended(first, DeliveryState.PENDING)])
-    await execute(database, AGE(4))
+    await execute(database, AGE, milliseconds=4 * DAY)
     assert [] == await outbox.finish([ended(second, DeliveryState.PENDING)])
-    await execute(database, AGE(1))
+    await execute(database, AGE, milliseconds=DAY)
     (third, fourth) = await outbox.claim(rooms())
     disabled = await outbox.finish([ended(third, DeliveryState.PENDING), ended(fourth, DeliveryState.PENDING)])
     assert [DisabledEndpoint(endpoint_id, DisabledBecause.FAILING)] == disabled
