@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Protocol
 
@@ -352,8 +351,8 @@ def _receivers(settings: Settings) -> Receivers:
     return ReceiversOnDemand(
         Rules(
             allows_http=settings.env is Environment.DEVELOPMENT,
-            ports=None if settings.webhook_ports == "any" else frozenset(map(int, settings.webhook_ports.split())),
-            networks=tuple(map(ip_network, settings.webhook_networks_allowed.split())),
+            ports=settings.webhook_port_numbers,
+            networks=settings.webhook_networks,
         )
     )
 
