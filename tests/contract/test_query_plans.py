@@ -70,6 +70,21 @@ MANY: Mapping[str, str | tuple[str, ...]] = {
     "attempts._OF_OWNER": ("payments owner_sub=", "payments owner_sub= owner_attempt>"),
     "attempts._OF_SOURCE": ("payments source_fingerprint=", "payments source_fingerprint= source_attempt>"),
     "hot_path._CLAIM": ("payments owner_sub=", "payments source_fingerprint="),
+    # A batch of what waits.
+    "fan_out._PENDING": "events",
+    "fan_out._OF_EVERYBODY": ("webhook_endpoints owner_sub=", "webhook_endpoints"),
+    "fan_out._OF_OWNERS": "webhook_endpoints owner_sub=",
+    "fan_out._CALLBACKS": "webhook_endpoints order_id=",
+    # One row for each endpoint for which something waits, and of each what it has room for.
+    "deliveries._CLAIM": ("webhook_deliveries endpoint_id>", "webhook_deliveries endpoint_id= next_attempt_at<"),
+    "deliveries._WITH_DUE": (
+        "webhook_deliveries endpoint_id>",
+        "following endpoint_id>",
+        "webhook_deliveries endpoint_id= next_attempt_at<",
+        "endpoint id=",
+    ),
+    "deliveries._DUE": "webhook_deliveries endpoint_id= next_attempt_at<",
+    "deliveries._CLAIM_OF_ONE": "webhook_deliveries endpoint_id= next_attempt_at<",
     "findings._KNOWN": "findings processor_reference=",  # one of each kind
     "orders._FIRST_PAGE": "orders owner_sub=",
     "orders._NEXT_PAGE": "orders owner_sub= id<",
@@ -82,10 +97,11 @@ MANY: Mapping[str, str | tuple[str, ...]] = {
 }
 # What is sorted has a bound: what SQLite has looked at for a page of administrators, and what is added up at a time.
 SORTED = {"admin._FITTING", "admin._FITTING_OF_OWNER", "statistics._ADDED"}
-# The schema's version; what SQLite calls a subquery without a table, and that one.
-ONE_ROW = {"alembic_version", "CONSTANT", "looked_at"}
+# The schema's version; what SQLite calls a subquery without a table, and those; a list that is handed in.
+ONE_ROW = {"alembic_version", "CONSTANT", "looked_at", "moment", "first", "waiting", "json_each"}
 # PostgreSQL's own tables, of which it is asked once, at the start.
 CATALOG = "pg_"
+ON_SQLITE = "julianday"
 
 # On PostgreSQL, whose plans depend on how much there is.
 ROWS = 5000
@@ -182,6 +198,40 @@ FILL = [
         fanned_out_at=f"CASE WHEN NOT {OPEN} THEN n END",
     ),
     rows_of(
+        "webhook_endpoints",
+        id="'endpoint' || n",
+        created_by="'owner' || n % 20",
+        owner_sub=f"CASE WHEN NOT {OPEN} THEN 'owner' || n END",
+        order_id=f"CASE WHEN {OPEN} AND n % 20 = 0 THEN 'order' || n END",
+        url="'https://shop.example'",
+        event_types="'[]'",
+        state="CASE WHEN n % 3 = 0 THEN 'disabled' ELSE 'enabled' END",
+        disabled_because="CASE WHEN n % 3 = 0 THEN 'owner' END",
+        secret=f"CASE WHEN NOT {OPEN} OR n % 20 != 0 THEN 'sealed'::bytea END",
+        created_at="n",
+        updated_at="n",
+    ),
+    rows_of(
+        "webhook_deliveries",
+        id="'delivery' || n",
+        endpoint_id="'endpoint' || n % 50 + 1",
+        event_id="'event' || n",
+        event_type="'order.statusChanged'",
+        body="'{}'::bytea",
+        state=f"CASE WHEN {OPEN} THEN 'pending' ELSE 'delivered' END",
+        attempts="1",
+        next_attempt_at=f"CASE WHEN {OPEN} THEN n END",
+        created_at="n",
+    ),
+    rows_of(
+        "webhook_attempts",
+        delivery_id="'delivery' || n",
+        number="1",
+        at="n",
+        status_class="2",
+        delivered="true",
+    ),
+    rows_of(
         "audit_log",
         id="'entry' || n",
         chain="'order' || n",
@@ -256,10 +306,11 @@ def statements() -> dict[str, Statement]:
 
 
 def is_for(engine: str, statement: Statement) -> bool:
-    """The hot path's texts are PostgreSQL's alone, and so is what asks after roles."""
-    return engine == "postgresql" or not (
-        isinstance(statement, str) or (isinstance(statement, TextClause) and CATALOG in statement.text)
-    )
+    """Texts are PostgreSQL's alone, and so is what asks after roles; SQLite's is what names its clock."""
+    words = statement.text if isinstance(statement, TextClause) else ""
+    if engine == "postgresql":
+        return ON_SQLITE not in words
+    return not isinstance(statement, str) and CATALOG not in words
 
 
 def sent(statement: Statement, dialect: Dialect) -> str:

@@ -91,7 +91,7 @@ class Delivery:
 class Dispatch:
     """A delivery in the hands of whoever attempts it now: the `number`-th time, with all secrets that sign it, sealed.
 
-    A callback has none: it is signed with the service's own key.
+    A callback has none: it is signed with the service's own key. `is_failing`: so far its endpoint has not wanted it.
     """
 
     delivery_id: str
@@ -101,3 +101,4 @@ class Dispatch:
     event_id: str
     body: bytes
     sealed_secrets: tuple[bytes, ...]
+    is_failing: bool = False

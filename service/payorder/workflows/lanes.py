@@ -80,7 +80,7 @@ class Lanes:
         got: dict[str, int] = {}
         for each in claimed:
             endpoint_id = each.dispatch.endpoint_id
-            lane = self._lanes.setdefault(endpoint_id, Lane())
+            lane = self._lanes.get(endpoint_id) or self._new_lane(each.dispatch)
             if not lane.waiting:
                 self._with_waiting.append(lane)
             lane.waiting.append(each)
@@ -88,6 +88,10 @@ class Lanes:
         self._held += len(claimed)
         for endpoint_id, count in got.items():
             self._lanes[endpoint_id].may_have_more = count >= rooms.get(endpoint_id, _WIDTH_FIRST)
+
+    def _new_lane(self, dispatch: Dispatch) -> Lane:
+        lane = self._lanes[dispatch.endpoint_id] = Lane(1 if dispatch.is_failing else _WIDTH_FIRST)
+        return lane
 
     def start(self) -> Iterator[tuple[Lane, Claimed]]:
         """What may be sent now, in turn; each is being sent from here on, until it is `done`."""

@@ -17,7 +17,7 @@ _FAILING_MILLISECONDS_MAX = 5 * 24 * 3600 * 1000
 
 # The endpoints for which something waits, one after the other by the index: it costs as much as there are of them, not
 # as much as waits. A callback is done once its one delivery was written, and that goes out nevertheless.
-_WAITING = f"""
+_waiting = f"""
 WITH RECURSIVE waiting (endpoint_id) AS (
     SELECT * FROM (
         SELECT endpoint_id FROM webhook_deliveries
@@ -33,24 +33,24 @@ WITH RECURSIVE waiting (endpoint_id) AS (
     FROM waiting WHERE waiting.endpoint_id IS NOT NULL
 )
 """
-_IS_SERVED = "(endpoint.state = 'enabled' OR endpoint.disabled_because = 'done')"
-_NOW = "(SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT))"
+_is_served = "(endpoint.state = 'enabled' OR endpoint.disabled_because = 'done')"
+_now = "(SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT))"
 
 # 1 behind which endpoint, 2 and 3 how many are wanted of some, 4 how many of any other, 5 how many in all, 6 the lease.
 _CLAIM = f"""
-{_WAITING % {"after": "$1"}}, due AS MATERIALIZED (
+{_waiting % {"after": "$1"}}, due AS MATERIALIZED (
     SELECT chosen.id FROM waiting
-    JOIN webhook_endpoints AS endpoint ON endpoint.id = waiting.endpoint_id AND {_IS_SERVED}
     LEFT JOIN unnest($2::text[], $3::bigint[]) AS busy (endpoint_id, room) ON busy.endpoint_id = waiting.endpoint_id
     CROSS JOIN LATERAL (
         SELECT id FROM webhook_deliveries
-        WHERE {DELIVERY_IS_PENDING} AND endpoint_id = waiting.endpoint_id AND next_attempt_at <= {_NOW}
+        WHERE {DELIVERY_IS_PENDING} AND endpoint_id = waiting.endpoint_id AND next_attempt_at <= {_now}
         ORDER BY next_attempt_at LIMIT coalesce(busy.room, $4)
         FOR UPDATE SKIP LOCKED
     ) AS chosen
+    WHERE (SELECT {_is_served} FROM webhook_endpoints AS endpoint WHERE endpoint.id = waiting.endpoint_id)
     LIMIT $5
 )
-UPDATE webhook_deliveries SET attempts = attempts + 1, next_attempt_at = {_NOW} + $6
+UPDATE webhook_deliveries SET attempts = attempts + 1, next_attempt_at = {_now} + $6
 FROM due WHERE webhook_deliveries.id = due.id
 RETURNING webhook_deliveries.id, endpoint_id, attempts, event_id, body
 """
@@ -58,9 +58,9 @@ RETURNING webhook_deliveries.id, endpoint_id, attempts, event_id, body
 # The same on SQLite, where nobody else writes meanwhile: first who, then for each of them what.
 _WITH_DUE = text(
     f"""
-    {_WAITING % {"after": ":after"}}
+    {_waiting % {"after": ":after"}}
     SELECT endpoint.id FROM waiting
-    JOIN webhook_endpoints AS endpoint ON endpoint.id = waiting.endpoint_id AND {_IS_SERVED}
+    JOIN webhook_endpoints AS endpoint ON endpoint.id = waiting.endpoint_id AND {_is_served}
     WHERE EXISTS (
         SELECT 1 FROM webhook_deliveries
         WHERE {DELIVERY_IS_PENDING} AND endpoint_id = waiting.endpoint_id
@@ -93,6 +93,7 @@ _CLAIM_OF_ONE = (
 _ENDPOINTS = select(
     webhook_endpoints.c.id,
     webhook_endpoints.c.url,
+    webhook_endpoints.c.failing_since,
     webhook_endpoints.c.secret,
     case((webhook_endpoints.c.previous_secret_until > now_milliseconds(), webhook_endpoints.c.previous_secret)).label(
         "previous_secret"
@@ -103,7 +104,7 @@ _ENDPOINTS = select(
 # 6 class of the answer, 7 whether that was delivered.
 _RECORD = f"""
 INSERT INTO webhook_attempts (delivery_id, number, at, status_class, delivered)
-SELECT delivery.id, ended.number, {_NOW}, ended.status_class, ended.new_state = 'delivered'
+SELECT delivery.id, ended.number, {_now}, ended.status_class, ended.new_state = 'delivered'
 FROM unnest($1::text[], $2::bigint[], $3::text[], $4::smallint[]) AS ended (id, number, new_state, status_class)
 JOIN webhook_deliveries AS delivery ON delivery.id = ended.id
 -- Whoever deletes the endpoint takes its deliveries along; those are not told of.
@@ -113,7 +114,7 @@ ON CONFLICT DO NOTHING
 _FINISH = f"""
 UPDATE webhook_deliveries AS delivery
 SET state = ended.new_state, attempts = delivery.attempts - CAST(ended.given_back AS int),
-    next_attempt_at = CASE WHEN ended.new_state = 'pending' THEN {_NOW} + ended.retry END
+    next_attempt_at = CASE WHEN ended.new_state = 'pending' THEN {_now} + ended.retry END
 FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::bool[])
     AS ended (id, number, new_state, retry, given_back)
 WHERE delivery.id = ended.id AND delivery.attempts = ended.number AND delivery.state = 'pending'
@@ -266,6 +267,7 @@ def _to_dispatch(row: Any, endpoint: Any) -> Dispatch:
         event_id=row.event_id,
         body=row.body,
         sealed_secrets=tuple(sealed for sealed in (endpoint.secret, endpoint.previous_secret) if sealed),
+        is_failing=endpoint.failing_since is not None,
     )
 
 

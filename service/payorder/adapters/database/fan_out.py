@@ -33,27 +33,23 @@ CHANNEL = "payorder_events"
 _IDS_IN_ONE_WORD = 200
 
 _PENDING = (
-    select(events.c.order_id, events.c.seq)
+    select(
+        *events.c,
+        select(orders.c.owner_sub).where(orders.c.id == events.c.order_id).scalar_subquery().label("owner_sub"),
+    )
     .where(literal_column(EVENT_IS_PENDING))
     .order_by(events.c.created_at)
     .limit(bindparam("at_most"))
     .with_for_update(skip_locked=True)
-    .cte("pending")
 )
-_TAKE = (
-    update(events)
-    .where(events.c.order_id == _PENDING.c.order_id, events.c.seq == _PENDING.c.seq)
-    .values(fanned_out_at=now_milliseconds())
-    .returning(
-        *events.c,
-        select(orders.c.owner_sub).where(orders.c.id == events.c.order_id).scalar_subquery().label("owner_sub"),
-    )
-)
-_PUT_BACK = (
-    update(events)
-    .where(events.c.order_id == bindparam("of_order"), events.c.seq == bindparam("of_seq"))
-    .values(fanned_out_at=None, faults=events.c.faults + 1)
-)
+_MARK = """
+UPDATE events SET fanned_out_at = CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)
+FROM unnest($1::text[], $2::bigint[]) AS done (order_id, seq)
+WHERE events.order_id = done.order_id AND events.seq = done.seq
+"""
+_IS_ONE_EVENT = (events.c.order_id == bindparam("of_order"), events.c.seq == bindparam("of_seq"))
+_MARK_ONE = update(events).where(*_IS_ONE_EVENT).values(fanned_out_at=now_milliseconds())
+_COUNT_FAULT = update(events).where(*_IS_ONE_EVENT).values(faults=events.c.faults + 1)
 
 _ENABLED: ColumnElement[bool] = literal_column("webhook_endpoints.state = 'enabled'")
 _OF_EVERYBODY = select(webhook_endpoints).where(
@@ -138,31 +134,33 @@ class _Batch:
     new: list[_New] = field(default_factory=list)
     answered: set[str] = field(default_factory=set)
     faults: list[Exception] = field(default_factory=list)
-    put_back: list[Any] = field(default_factory=list)
+    failed: list[Any] = field(default_factory=list)
 
 
 async def fan_out(connection: AsyncConnection, bodies: EventBodies, at_most: int) -> FannedOut:
-    taken = (await connection.execute(_TAKE, {"at_most": at_most})).all()
-    if not taken:
+    pending = (await connection.execute(_PENDING, {"at_most": at_most})).all()
+    if not pending:
         return FannedOut()
     batch = _Batch()
-    heard = await _heard(connection, sorted(taken, key=lambda event: (event.order_id, event.seq)))
+    heard = await _heard(connection, sorted(pending, key=lambda event: (event.order_id, event.seq)))
     if heard:
         batch = _rendered(heard, await _subjects(connection, heard), bodies)
         await _write(connection, batch)
-    await _tell(connection, {event.order_id for event in taken})
-    aside = tuple(event.id for event in batch.put_back if event.faults + 1 >= EVENT_FAULTS_MAX)
-    return FannedOut(len(taken), len(batch.new), tuple(batch.faults), aside)
+    failed = {event.id for event in batch.failed}
+    await _mark(connection, [event for event in pending if event.id not in failed])
+    await _tell(connection, {event.order_id for event in pending})
+    aside = tuple(event.id for event in batch.failed if event.faults + 1 >= EVENT_FAULTS_MAX)
+    return FannedOut(len(pending), len(batch.new), tuple(batch.faults), aside)
 
 
-async def _heard(connection: AsyncConnection, taken: Sequence[Any]) -> list[_Heard]:
+async def _heard(connection: AsyncConnection, pending: Sequence[Any]) -> list[_Heard]:
     of_everybody = (await connection.execute(_OF_EVERYBODY)).all()
-    owners = sorted({event.owner_sub for event in taken})
+    owners = sorted({event.owner_sub for event in pending})
     of_owners = _grouped(await connection.execute(_OF_OWNERS, {"owners": owners}), "owner_sub")
-    order_ids = sorted({event.order_id for event in taken})
+    order_ids = sorted({event.order_id for event in pending})
     callbacks = _grouped(await connection.execute(_CALLBACKS, {"order_ids": order_ids}), "order_id")
     found = []
-    for event in taken:
+    for event in pending:
         possible = (*of_everybody, *of_owners.get(event.owner_sub, ()))
         endpoints = [endpoint for endpoint in possible if _wants(endpoint.event_types, event.type)]
         waiting = callbacks.get(event.order_id, ()) if event.type in CALLBACK_STATUS else ()
@@ -223,7 +221,7 @@ def _rendered(heard: Sequence[_Heard], subjects: _Subjects, bodies: EventBodies)
             batch.new += _deliveries(subjects.event_of(each.event), each.endpoints, waiting, bodies)
         except Exception as fault:  # noqa: BLE001 - whatever is wrong with one event, the others go on
             batch.faults.append(fault)
-            batch.put_back.append(each.event)
+            batch.failed.append(each.event)
         else:
             batch.answered |= {endpoint.id for endpoint in waiting}
     return batch
@@ -254,9 +252,20 @@ async def _write(connection: AsyncConnection, batch: _Batch) -> None:
         batch.new = [new for new in batch.new if new.endpoint_id not in answered_before]
     if batch.new:
         await _add(connection, batch.new)
-    if batch.put_back:
-        back = [{"of_order": event.order_id, "of_seq": event.seq} for event in batch.put_back]
-        await connection.execute(_PUT_BACK, back)
+    if batch.failed:
+        await connection.execute(_COUNT_FAULT, [_key(event) for event in batch.failed])
+
+
+async def _mark(connection: AsyncConnection, done: Sequence[Any]) -> None:
+    if done and connection.dialect.name == "sqlite":
+        await connection.execute(_MARK_ONE, [_key(event) for event in done])
+    elif done:
+        keys = ([event.order_id for event in done], [event.seq for event in done])
+        await connection.exec_driver_sql(_MARK, keys)
+
+
+def _key(event: Any) -> dict[str, Any]:
+    return {"of_order": event.order_id, "of_seq": event.seq}
 
 
 async def _add(connection: AsyncConnection, new: Sequence[_New]) -> None:

