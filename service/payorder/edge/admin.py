@@ -22,6 +22,7 @@ from payorder.domain.states import OrderStatus
 from payorder.edge.caller import current_origin
 from payorder.edge.idempotency import IdempotencyKeys
 from payorder.edge.orders import answered
+from payorder.edge.page_tokens import to_token
 from payorder.edge.translate import to_id, to_order_message
 from payorder.edge.translate_admin import (
     to_dashboard_message,
@@ -29,7 +30,6 @@ from payorder.edge.translate_admin import (
     to_entry_message,
     to_filtered_page,
     to_order_filter,
-    to_token,
 )
 from payorder.ports.store import Store
 from payorder.workflows.force_cancel_order import ForceCancelCommand, ForceCancelOrder

@@ -70,6 +70,14 @@ def to_id(text: str) -> str:
     return text.lower()
 
 
+def to_time(field: str, text: str) -> datetime:
+    """Of RFC 3339, in the form that the contract asks for. Raises InvalidFields."""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidFields([FieldFault(field, "invalid_format", "is not a time of RFC 3339")]) from None
+
+
 def to_page_request(request: ListOrdersRequest | ListPaymentsRequest) -> PageRequest:
     size = request.page_size if request.HasField("page_size") else PAGE_SIZE_DEFAULT
     return PageRequest(size=size, after=_from_page_token(request.page_token) if request.page_token else None)

@@ -1,10 +1,6 @@
 """Protobuf to what administrators ask for, and back."""
 
-import base64
-import binascii
-import hashlib
 from datetime import datetime
-from uuid import UUID
 
 from payments.v1.admin_service_pb2 import (
     AdminServiceListOrdersRequest,
@@ -17,12 +13,12 @@ from payments.v1.admin_service_pb2 import Statistics as StatisticsMessage
 from payorder.domain.errors import BrokenRule, FieldFault, InvalidFields
 from payorder.domain.money import Currency
 from payorder.domain.states import OrderStatus
-from payorder.edge.translate import PAGE_SIZE_DEFAULT, to_currency, to_id, to_money, to_timestamp
+from payorder.edge.page_tokens import from_token
+from payorder.edge.translate import PAGE_SIZE_DEFAULT, to_currency, to_id, to_money, to_time, to_timestamp
 from payorder.ports.admin import AuditEntry, Dashboard, EntryFilter, OrderFilter, Statistics
 from payorder.ports.store import PageRequest
 
 Filter = OrderFilter | EntryFilter
-_ID_BYTES, _DIGEST_BYTES = 16, 8
 
 
 def to_order_filter(request: AdminServiceListOrdersRequest) -> OrderFilter:
@@ -51,14 +47,7 @@ def to_entry_filter(request: ListAuditLogsRequest) -> EntryFilter:
 def to_filtered_page(request: AdminServiceListOrdersRequest | ListAuditLogsRequest, wanted: Filter) -> PageRequest:
     """Raises InvalidFields for a token of another filter."""
     size = request.page_size if request.HasField("page_size") else PAGE_SIZE_DEFAULT
-    return PageRequest(size=size, after=_from_token(request.page_token, wanted) if request.page_token else None)
-
-
-def to_token(after: str | None, wanted: Filter) -> str:
-    """Opaque (AIP-158), and empty on the last page; within, an id, and a digest of what was asked for."""
-    if after is None:
-        return ""
-    return base64.urlsafe_b64encode(UUID(after).bytes + _digest_of(wanted)).decode().rstrip("=")
+    return PageRequest(size=size, after=from_token(request.page_token, wanted))
 
 
 def to_entry_message(entry: AuditEntry) -> AuditLog:
@@ -128,21 +117,4 @@ def _to_minor(request: AdminServiceListOrdersRequest, field: str, name: str, cur
 def _to_time(request: AdminServiceListOrdersRequest | ListAuditLogsRequest, field: str, name: str) -> datetime | None:
     if not request.HasField(field):  # type: ignore[arg-type]  # one of its fields
         return None
-    try:
-        return datetime.fromisoformat(getattr(request, field))
-    except ValueError:
-        raise InvalidFields([FieldFault(name, "invalid_format", "is not a time of RFC 3339")]) from None
-
-
-def _from_token(token: str, wanted: Filter) -> str:
-    try:
-        read = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
-    except binascii.Error:
-        read = b""
-    if len(read) != _ID_BYTES + _DIGEST_BYTES or read[_ID_BYTES:] != _digest_of(wanted):
-        raise InvalidFields([FieldFault("pageToken", "invalid_format", "is not a token of this list and this filter")])
-    return str(UUID(bytes=read[:_ID_BYTES]))
-
-
-def _digest_of(wanted: Filter) -> bytes:
-    return hashlib.sha256(repr(wanted).encode()).digest()[:_DIGEST_BYTES]
+    return to_time(name, getattr(request, field))
