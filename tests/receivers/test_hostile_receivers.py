@@ -1,6 +1,7 @@
 """Whatever a receiver does: an answer in time, little heard of it, its connection ended, and no harm done."""
 
 import asyncio
+import gzip
 import tracemalloc
 from dataclasses import replace
 
@@ -121,6 +122,16 @@ async def test_a_connection_is_not_used_again_after_a_long_answer():
         for _ in range(2):
             assert await adapter.send(f"http://127.0.0.1:{here.port}/", HEADERS, BODY) == Answer(200)
     assert (2, 2) == (here.connections, len(here.requests))
+
+
+async def test_a_compressed_answer_stays_as_small_as_it_is():
+    """Inflated, it would be too long for the connection to be used again."""
+    small = gzip.compress(bytes(MEBIBYTE // 2))
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(small)
+    async with receiver(answering(head + small)) as here, receivers() as adapter:
+        for _ in range(2):
+            assert await adapter.send(f"http://127.0.0.1:{here.port}/", HEADERS, BODY) == Answer(200)
+    assert (1, 2) == (here.connections, len(here.requests))
 
 
 async def test_a_connection_does_not_become_old():

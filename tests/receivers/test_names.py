@@ -25,7 +25,7 @@ REFUSED = {
     "private, and public by IPv6": ["192.168.1.1", PUBLIC_IPV6],
     "this machine, mapped into IPv6": ["::ffff:127.0.0.1"],
     "this machine, by NAT64": ["64:ff9b::7f00:1"],
-    "a hundred public and one private": [*(f"93.184.215.{number}" for number in range(30)), "172.16.0.1"],
+    "thirty public and one private": [*(f"93.184.215.{number}" for number in range(30)), "172.16.0.1"],
     "none at all": [],
 }
 
@@ -109,6 +109,21 @@ async def test_the_vetted_address_is_the_one_that_is_connected_to():
         assert 1 == server.asked[NAME]
     assert (1, 2) == (here.connections, len(here.requests))
     assert 0 == inside.connections
+
+
+async def test_every_connection_asks_for_the_name_anew():
+    """DNS rebinding, between one delivery and the next."""
+    closing = OK.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+    async with (
+        receiver(answering(closing), host="127.0.0.2") as here,
+        receiver(answering(OK), host="127.0.0.1", port=here.port) as inside,
+        connected({NAME: [["127.0.0.2"], ["127.0.0.1"]]}, opened=["127.0.0.2/32"]) as (adapter, server),
+    ):
+        url = f"http://{NAME}:{here.port}/hook"
+        assert Answer(200) == await adapter.send(url, HEADERS, BODY)
+        assert Answer(None) == await adapter.send(url, HEADERS, BODY)
+        assert 2 == server.asked[NAME]
+    assert (1, 0) == (len(here.requests), inside.connections)
 
 
 async def test_an_address_that_is_not_open_closes_the_others_of_its_name():

@@ -1,7 +1,9 @@
 """What a receiver gets to see: the delivery, by TLS and by name, and nothing of this machine."""
 
+import asyncio
 import ssl
 import warnings
+from dataclasses import replace
 
 import pytest
 
@@ -114,6 +116,13 @@ async def test_tls_that_is_too_old_is_no_answer(authority, tls, version):
     async with receiver(answering(OK), tls=context) as here:
         assert Answer(None) == await answer_of(here, tls)
     assert [] == here.requests
+
+
+async def test_tls_that_stalls_ends_with_the_time_for_a_connection(tls):
+    limits = replace(PATIENT, connect_seconds=0.3)
+    async with receiver(hang_at_once) as here, asyncio.timeout(PATIENT.total_seconds / 2):
+        assert Answer(None) == await answer_of(here, tls, limits)
+        await here.until(lambda here: here.connections_ended == 1)
 
 
 @pytest.mark.parametrize("behaviour", [hang_at_once, saying(OK), answering(OK)])

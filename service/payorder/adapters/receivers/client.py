@@ -4,6 +4,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache, partial
@@ -156,14 +157,10 @@ class _Hearing(ResponseHandler):
 
 
 async def _hear_out(response: aiohttp.ClientResponse) -> None:
-    """Let the connection be used again if there is little more to hear, and end it otherwise."""
-    if response.content.is_eof():
-        return
-    try:
-        await response.content.readexactly(_BODY_BYTES_MAX + 1)
-    except asyncio.IncompleteReadError:
-        return
-    response.close()
+    """Its connection is used again if there is little more to hear, and ends with it otherwise."""
+    if not response.content.is_eof():
+        with suppress(asyncio.IncompleteReadError):
+            await response.content.readexactly(_BODY_BYTES_MAX + 1)
 
 
 def _retry_after_seconds(text: str | None) -> float | None:
