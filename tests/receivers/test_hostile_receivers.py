@@ -154,7 +154,7 @@ async def test_one_receiver_that_hangs_holds_up_no_other():
         stuck = [
             asyncio.create_task(adapter.send(f"http://127.0.0.1:{hanging.port}/", HEADERS, BODY)) for _ in range(150)
         ]
-        await hanging.until(lambda hanging: len(hanging.requests) == 100)
+        await hanging.until(lambda hanging: len(hanging.requests) >= 100)
         assert await adapter.send(f"http://127.0.0.1:{here.port}/", HEADERS, BODY) == Answer(200)
         assert not any(task.done() for task in stuck)
         # Everybody has a number of connections at most.

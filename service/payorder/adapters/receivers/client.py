@@ -19,10 +19,8 @@ from payorder.adapters.receivers.rules import Limits, Rules
 from payorder.adapters.receivers.urls import Target, target_of
 from payorder.ports.receivers import Answer, UrlRefused
 
-# What is heard of an answer. Who has more to say loses the connection.
+# What is heard of a body, and of an answer as a whole. Who has more to say loses the connection.
 _BODY_BYTES_MAX = 1024
-_HEADER_BYTES_MAX = 8 * 1024
-_HEADERS_MAX = 64
 _ANSWER_BYTES_MAX = 32 * 1024
 # Common servers end an idle connection after 5 s, and what is sent at that moment is lost.
 _IDLE_SECONDS_MAX = 4.0
@@ -105,10 +103,6 @@ def _session(names: VettedNames, limits: Limits, tls: ssl.SSLContext) -> aiohttp
         trust_env=False,
         auto_decompress=False,
         timeout=aiohttp.ClientTimeout(total=None, connect=limits.connect_seconds),
-        read_bufsize=_BODY_BYTES_MAX,
-        max_line_size=_HEADER_BYTES_MAX,
-        max_field_size=_HEADER_BYTES_MAX,
-        max_headers=_HEADERS_MAX,
     )
 
 
@@ -118,7 +112,8 @@ class _Connector(aiohttp.TCPConnector):
     def __init__(self, connection_seconds: float, **options: Any) -> None:
         super().__init__(**options)
         self._connection_seconds = connection_seconds
-        # aiohttp bounds headers and lines, but neither 1xx answers nor extensions of chunks, and has no other way in.
+        # aiohttp bounds a header, but neither the number of 1xx answers nor the extension of a chunk, and there is no
+        # other way in.
         kind: type[ResponseHandler] = _Hearing
         self._factory = partial(kind, self._loop)
 

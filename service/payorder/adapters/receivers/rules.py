@@ -16,7 +16,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`connect_seconds` is for the name, the connection and TLS together, `total_seconds` for the whole of it.
+    """`connect_seconds` is for a place, the name, the connection and TLS together, `total_seconds` for all of it.
 
     A connection is used again until it is `connection_seconds` old: its address was vetted when it was made.
     """
