@@ -2,6 +2,8 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Never
 
 import pytest
 
@@ -9,7 +11,7 @@ from payorder.adapters.receivers.names import SystemNames
 from payorder.ports.receivers import Answer, UrlRefused
 from support.hostile import OK, answering, receiver
 from support.name_server import Turns, name_server
-from support.receivers import BODY, HASTY, HEADERS, PATIENT, receivers
+from support.receivers import BODY, HEADERS, PATIENT, KnownNames, receivers
 
 NAME = "receiver.test"
 PUBLIC, PUBLIC_IPV6 = "93.184.215.14", "2606:4700:4700::1111"
@@ -31,11 +33,11 @@ REFUSED = {
 
 
 @asynccontextmanager
-async def connected(zone: dict[str, Turns], limits=PATIENT, *, opened=()):
+async def connected(zone: dict[str, Turns], *, opened=()):
     """The adapter, asking that name server."""
     async with name_server(zone) as server:
         names = SystemNames([f"127.0.0.1:{server.port}"])
-        async with receivers(limits, opened=opened, names=names) as adapter:
+        async with receivers(opened=opened, names=names) as adapter:
             yield adapter, server
 
 
@@ -53,11 +55,25 @@ async def test_a_name_with_one_address_that_is_not_public_is_refused(addresses):
         assert Answer(None) == await adapter.send(f"https://{NAME}/hook", HEADERS, BODY)
 
 
-async def test_a_name_server_that_says_nothing_is_a_refusal_in_time():
-    async with connected({NAME: []}, HASTY) as (adapter, server):
+class SilentNames(KnownNames):
+    async def addresses(self, name: str) -> Never:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_whoever_knows_no_address_says_that_there_is_none():
+    async with receivers(names=KnownNames()) as adapter:
         with pytest.raises(UrlRefused, match=r"^not a public name$"):
             await adapter.vet(f"https://{NAME}/hook")
-        assert server.asked[NAME]
+        assert Answer(None) == await adapter.send(f"https://{NAME}/hook", HEADERS, BODY)
+
+
+async def test_whoever_asks_for_a_name_waits_no_longer_than_for_a_connection():
+    limits = replace(PATIENT, connect_seconds=0.3)
+    async with receivers(limits, names=SilentNames()) as adapter, asyncio.timeout(PATIENT.total_seconds / 2):
+        with pytest.raises(UrlRefused, match=r"^not a public name$"):
+            await adapter.vet(f"https://{NAME}/hook")
+        assert Answer(None) == await adapter.send(f"https://{NAME}/hook", HEADERS, BODY)
 
 
 async def test_a_name_server_that_says_nothing_holds_up_nobody_else():
