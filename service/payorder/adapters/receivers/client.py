@@ -25,7 +25,7 @@ _ANSWER_BYTES_MAX = 32 * 1024
 # Common servers end an idle connection after 5 s, and what is sent at that moment is lost.
 _IDLE_SECONDS_MAX = 4.0
 _TARGETS_KEPT = 4096
-# Nothing is compressed, so that nothing can grow; whoever compresses all the same is not listened to.
+# Nothing is compressed, so that nothing can grow; what is compressed all the same stays so.
 _HEADERS = {
     "content-type": "application/json",
     "user-agent": "payorder",
