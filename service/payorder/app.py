@@ -11,6 +11,7 @@ from typing import Protocol
 import stamina
 
 from payorder.adapters.database import roles
+from payorder.adapters.database.endpoint_store import DatabaseEndpoints
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.outbox import DatabaseOutbox
 from payorder.adapters.database.store import DatabaseStore
@@ -19,7 +20,7 @@ from payorder.adapters.receivers.on_demand import ReceiversOnDemand
 from payorder.adapters.receivers.rules import Rules
 from payorder.adapters.sealing import FernetBox
 from payorder.adapters.signing import Ed25519Signer, NoSigningKey, PublicKey, read_key_set
-from payorder.adapters.system import SystemClock, new_id
+from payorder.adapters.system import SystemClock, new_id, new_webhook_secret
 from payorder.adapters.tokens.files import DisabledSubjects, FileKeySet
 from payorder.adapters.tokens.keys import NoKeySet
 from payorder.adapters.tokens.verifier import JwtVerifier, KeySet, TokenRules
@@ -30,14 +31,15 @@ from payorder.domain.fingerprint import SourceFingerprints
 from payorder.domain.limits import AttemptLimits
 from payorder.edge.admin import AdminServicer
 from payorder.edge.call_records import CallRecords
-from payorder.edge.event_bodies import JsonBodies
+from payorder.edge.event_bodies import JsonBodies, render_callback, render_test
 from payorder.edge.idempotency import IdempotencyKeys
 from payorder.edge.orders import OrderServicer
 from payorder.edge.payments import PaymentServicer
 from payorder.edge.receipts import Receipts
-from payorder.edge.replies import to_order_reply, to_payment_reply
+from payorder.edge.replies import to_callback_reply, to_order_reply, to_payment_reply
 from payorder.edge.server import EdgeServer, ServerLimits
 from payorder.edge.steps import CallSteps
+from payorder.edge.webhooks import WebhookServicer
 from payorder.observability.logging import CallLog
 from payorder.ports.clock import Clock
 from payorder.ports.processor import Processor, ProcessorFactory
@@ -51,8 +53,10 @@ from payorder.workflows.deliver_webhooks import DeliverWebhooks
 from payorder.workflows.fan_out_events import FanOutEvents
 from payorder.workflows.force_cancel_order import ForceCancelOrder
 from payorder.workflows.fulfil_order import FulfilOrder
+from payorder.workflows.manage_webhooks import ManageWebhooks
 from payorder.workflows.pay_order import ChargeLimits, PayOrder
 from payorder.workflows.reconcile import Reconcile, ReconcileLimits
+from payorder.workflows.request_callback import RequestCallback
 from payorder.workflows.seal_audit_log import SealAuditLog
 from payorder.workflows.sign_receipt import SignReceipt
 from payorder.workflows.sign_webhook import SignWebhook
@@ -78,6 +82,15 @@ class App:
     port: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Telling:
+    """What tells others of payments."""
+
+    webhooks: WebhookServicer
+    request_callback: RequestCallback
+    receipts: Receipts
+
+
 @asynccontextmanager
 async def running(settings: Settings, *, worker: int | None = None) -> AsyncIterator[App]:
     """The service from its first connection to the end of its last payment; `worker` shares its port with others."""
@@ -86,29 +99,19 @@ async def running(settings: Settings, *, worker: int | None = None) -> AsyncIter
     log, clock = CallLog(worker), SystemClock()
     database = open_database(settings)
     await refuse_mighty_role(settings, database)
-    store = DatabaseStore(
-        database,
-        reconcile_after_seconds=settings.reconcile_after_seconds,
-        limits=_attempt_limits(settings),
-        on_change=lambda what, subject_id: _changed(log, fan_out, what, subject_id),
-    )
     receivers = _receivers(settings)
-    deliver = _deliver(settings, database, receivers, clock, log)
+    signer = _receipt_signer(settings, log)
+    deliver = _deliver(settings, database, receivers, signer, clock, log)
     fan_out = _fan_out(settings, database, deliver, log)
+    store = _store(settings, database, fan_out, log)
+    telling = _telling(settings, database, store, receivers, signer, deliver, clock, log)
     processor = load_processor(settings)
     background = Background(on_fault=log.fault)
     tokens = _tokens(settings, log)
     server, reconcile = _assemble(
-        settings, store, processor, clock, background, tokens, log, shares_port=worker is not None
+        settings, store, processor, clock, background, tokens, log, telling, shares_port=worker is not None
     )
-    loops: list[Loop] = [
-        reconcile,
-        AddUpStatistics(store=store, on_fault=log.fault),
-        _watching(settings, store, log),
-        fan_out,
-        deliver,
-        *_sealing(settings, store, log),
-    ]
+    loops: list[Loop] = [reconcile, fan_out, deliver, *_keeping(settings, store, log)]
     looping = {asyncio.create_task(loop.run()): loop for loop in loops}
     try:
         port = await server.start()
@@ -159,6 +162,15 @@ async def refuse_mighty_role(settings: Settings, database: Database) -> None:
         raise SettingsFault("PAYORDER_DATABASE_URL: the database does not answer, so its role is not known") from away
 
 
+def _store(settings: Settings, database: Database, fan_out: FanOutEvents, log: CallLog) -> DatabaseStore:
+    return DatabaseStore(
+        database,
+        reconcile_after_seconds=settings.reconcile_after_seconds,
+        limits=_attempt_limits(settings),
+        on_change=lambda what, subject_id: _changed(log, fan_out, what, subject_id),
+    )
+
+
 def _attempt_limits(settings: Settings) -> AttemptLimits:
     return AttemptLimits(
         declines_per_order=settings.declines_per_order_max,
@@ -188,24 +200,20 @@ def _assemble(
     background: Background,
     tokens: JwtVerifier,
     log: CallLog,
+    telling: _Telling,
     *,
     shares_port: bool,
 ) -> tuple[EdgeServer, Reconcile]:
     keys = IdempotencyKeys(settings.fingerprint_secrets)
-    receipts = _receipts(settings, store, log)
     reconcile = _reconcile(settings, store, processor, clock, log)
-    cancel_order = _cancel_order(store, clock, background, reconcile)
-    create_order = CreateOrder(store=store, clock=clock, new_id=new_id, render=to_order_reply)
     pay_order = _pay_order(settings, store, processor, clock, background)
     server = EdgeServer(
-        orders=OrderServicer(
-            create_order=create_order, cancel_order=cancel_order, store=store, keys=keys, receipts=receipts
-        ),
+        orders=_orders(store, clock, background, reconcile, telling, keys),
         payments=PaymentServicer(
             pay_order=pay_order,
             store=store,
             keys=keys,
-            receipts=receipts,
+            receipts=telling.receipts,
             answer_within_seconds=settings.answer_within_seconds,
         ),
         admin=AdminServicer(
@@ -214,6 +222,7 @@ def _assemble(
             store=store,
             keys=keys,
         ),
+        webhooks=telling.webhooks,
         steps=_steps(settings, store, clock, tokens, log),
         store=store,
         limits=_server_limits(settings, shares_port),
@@ -221,8 +230,15 @@ def _assemble(
     return server, reconcile
 
 
-def _cancel_order(store: Store, clock: Clock, background: Background, reconcile: Reconcile) -> CancelOrder:
-    return CancelOrder(
+def _orders(
+    store: Store,
+    clock: Clock,
+    background: Background,
+    reconcile: Reconcile,
+    telling: _Telling,
+    keys: IdempotencyKeys,
+) -> OrderServicer:
+    cancel_order = CancelOrder(
         store=store,
         clock=clock,
         new_id=new_id,
@@ -230,6 +246,49 @@ def _cancel_order(store: Store, clock: Clock, background: Background, reconcile:
         refund=reconcile.refund,
         background=background,
     )
+    return OrderServicer(
+        create_order=CreateOrder(store=store, clock=clock, new_id=new_id, render=to_order_reply),
+        cancel_order=cancel_order,
+        request_callback=telling.request_callback,
+        store=store,
+        keys=keys,
+        receipts=telling.receipts,
+    )
+
+
+def _telling(
+    settings: Settings,
+    database: Database,
+    store: Store,
+    receivers: Receivers,
+    signer: Ed25519Signer,
+    deliver: DeliverWebhooks,
+    clock: Clock,
+    log: CallLog,
+) -> _Telling:
+    endpoints = DatabaseEndpoints(
+        database, bodies=_bodies(settings), on_change=lambda what, subject_id: _changed(log, deliver, what, subject_id)
+    )
+    manage = ManageWebhooks(
+        endpoints=endpoints,
+        receivers=receivers,
+        secrets=FernetBox(settings.sealing_keys),
+        clock=clock,
+        new_id=new_id,
+        new_secret=new_webhook_secret,
+        render_test=render_test,
+        endpoints_max=settings.webhook_endpoints_max,
+    )
+    request_callback = RequestCallback(
+        endpoints=endpoints,
+        receivers=receivers,
+        clock=clock,
+        new_id=new_id,
+        reply=to_callback_reply(),
+        render=render_callback,
+    )
+    servicer = WebhookServicer(manage=manage, endpoints=endpoints)
+    return _Telling(servicer, request_callback, _receipts(settings, store, signer))
 
 
 def _steps(settings: Settings, store: Store, clock: Clock, tokens: JwtVerifier, log: CallLog) -> CallSteps:
@@ -315,15 +374,15 @@ def _watching(settings: Settings, store: Store, log: CallLog) -> WatchDeclines:
     )
 
 
-def _changed(log: CallLog, fan_out: FanOutEvents, what: str, subject_id: str) -> None:
+def _changed(log: CallLog, loop: FanOutEvents | DeliverWebhooks, what: str, subject_id: str) -> None:
     log.change(what, subject_id)
-    fan_out.wake()
+    loop.wake()
 
 
 def _fan_out(settings: Settings, database: Database, deliver: DeliverWebhooks, log: CallLog) -> FanOutEvents:
     return FanOutEvents(
         outbox=DatabaseOutbox(database),
-        bodies=JsonBodies(public_url=""),
+        bodies=_bodies(settings),
         every_seconds=settings.webhook_poll_seconds,
         on_deliveries=deliver.wake,
         on_set_aside=lambda event_id: log.event("event set aside", event=event_id),
@@ -331,13 +390,17 @@ def _fan_out(settings: Settings, database: Database, deliver: DeliverWebhooks, l
     )
 
 
+def _bodies(settings: Settings) -> JsonBodies:
+    return JsonBodies(public_url=settings.public_url)
+
+
 def _deliver(
-    settings: Settings, database: Database, receivers: Receivers, clock: Clock, log: CallLog
+    settings: Settings, database: Database, receivers: Receivers, signer: Ed25519Signer, clock: Clock, log: CallLog
 ) -> DeliverWebhooks:
     return DeliverWebhooks(
         outbox=DatabaseOutbox(database),
         receivers=receivers,
-        sign=SignWebhook(box=FernetBox(settings.sealing_keys), signer=None, clock=clock),
+        sign=SignWebhook(box=FernetBox(settings.sealing_keys), signer=signer, clock=clock),
         clock=clock,
         every_seconds=settings.webhook_poll_seconds,
         sends_max=settings.webhook_sends_max,
@@ -355,6 +418,15 @@ def _receivers(settings: Settings) -> Receivers:
             networks=settings.webhook_networks,
         )
     )
+
+
+def _keeping(settings: Settings, store: Store, log: CallLog) -> list[Loop]:
+    """What is made of the audit log."""
+    return [
+        AddUpStatistics(store=store, on_fault=log.fault),
+        _watching(settings, store, log),
+        *_sealing(settings, store, log),
+    ]
 
 
 def _sealing(settings: Settings, store: Store, log: CallLog) -> list[SealAuditLog]:
@@ -383,8 +455,7 @@ def _load_signer(setting: str, path: str) -> Ed25519Signer:
         raise SettingsFault(f"{setting}: cannot be read as an Ed25519 private key in PEM") from error
 
 
-def _receipts(settings: Settings, store: Store, log: CallLog) -> Receipts:
-    signer = _receipt_signer(settings, log)
+def _receipts(settings: Settings, store: Store, signer: Ed25519Signer) -> Receipts:
     sign = SignReceipt(signer=signer, public_url=settings.public_url)
     return Receipts(store=store, sign=sign, printer=Printer(), keys=_receipt_keys(settings, signer))
 

@@ -11,17 +11,17 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 
 from buf.validate import validate_pb2
-from payments.v1 import admin_service_pb2, order_service_pb2, payment_service_pb2
+from payments.v1 import admin_service_pb2, order_service_pb2, payment_service_pb2, webhook_service_pb2
 from payments.v1.error_reason_pb2 import ErrorReason
 from payorder.domain.errors import Refusal
 from payorder.domain.states import PaymentStatus
 from payorder.edge import status, validation
-from payorder.edge.methods import ADMIN, METHODS, PACKAGE_PREFIX, READ_ORDERS, WRITE_ORDERS
+from payorder.edge.methods import ADMIN, METHODS, PACKAGE_PREFIX, READ_ORDERS, WEBHOOKS, WRITE_ORDERS
 from payorder.edge.server import SERVICES
 from payorder.edge.status import STATUS
 
 ROOT = Path(__file__).parents[2]
-MODULES = (order_service_pb2, payment_service_pb2, admin_service_pb2)
+MODULES = (order_service_pb2, payment_service_pb2, admin_service_pb2, webhook_service_pb2)
 
 # What the documents say of every RPC: its scope.
 SCOPES = {
@@ -29,6 +29,7 @@ SCOPES = {
     "OrderService/GetOrder": "read:orders",
     "OrderService/ListOrders": "read:orders",
     "OrderService/CancelOrder": "write:orders",
+    "OrderService/RequestCallback": "write:orders",
     "PaymentService/PayOrder": "write:orders",
     "PaymentService/GetPayment": "read:orders",
     "PaymentService/ListPayments": "read:orders",
@@ -42,6 +43,16 @@ SCOPES = {
     "AdminService/GetDashboardStats": "admin",
     "AdminService/ListAuditLogs": "admin",
     "AdminService/GetAuditLog": "admin",
+    "WebhookService/CreateWebhookEndpoint": "webhooks",
+    "WebhookService/ListWebhookEndpoints": "webhooks",
+    "WebhookService/GetWebhookEndpoint": "webhooks",
+    "WebhookService/UpdateWebhookEndpoint": "webhooks",
+    "WebhookService/DeleteWebhookEndpoint": "webhooks",
+    "WebhookService/RotateSecret": "webhooks",
+    "WebhookService/SendTestEvent": "webhooks",
+    "WebhookService/ListDeliveries": "webhooks",
+    "WebhookService/ReplayDelivery": "webhooks",
+    "WebhookService/ReplayDeliveries": "webhooks",
 }
 
 # Reason -> gRPC status and HTTP status, as the contract has them.
@@ -59,6 +70,8 @@ REASONS = {
     "ILLEGAL_STATUS_CHANGE": ("FAILED_PRECONDITION", 409),
     "ENTRY_NOT_FOUND": ("NOT_FOUND", 404),
     "RECEIPT_NOT_FOUND": ("NOT_FOUND", 404),
+    "WEBHOOK_NOT_FOUND": ("NOT_FOUND", 404),
+    "WEBHOOK_LIMIT_REACHED": ("FAILED_PRECONDITION", 409),
     "PAYMENT_IN_PROGRESS": ("ABORTED", 409),
     "IDEMPOTENCY_KEY_REUSED": ("INVALID_ARGUMENT", 422),
     "PAYMENT_DECLINED": ("FAILED_PRECONDITION", 422),
@@ -119,7 +132,7 @@ def methods() -> list[MethodDescriptor]:
 
 def test_every_rpc_has_a_scope_and_nothing_else_has_one() -> None:
     assert {PACKAGE_PREFIX + rpc: SCOPES[rpc] for rpc in rpcs()} == {name: each.scope for name, each in METHODS.items()}
-    assert {READ_ORDERS, WRITE_ORDERS, ADMIN, None} == set(SCOPES.values())
+    assert {READ_ORDERS, WRITE_ORDERS, ADMIN, WEBHOOKS, None} == set(SCOPES.values())
 
 
 def test_what_an_administrator_reads_is_recorded() -> None:

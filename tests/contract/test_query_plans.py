@@ -88,6 +88,18 @@ MANY: Mapping[str, str | tuple[str, ...]] = {
     "findings._KNOWN": "findings processor_reference=",  # one of each kind
     "orders._FIRST_PAGE": "orders owner_sub=",
     "orders._NEXT_PAGE": "orders owner_sub= id<",
+    # A page, or at most as many as the limits say.
+    "endpoints._COUNT": "webhook_endpoints created_by=",
+    "endpoints._COUNT_OF_ORDER": "webhook_endpoints order_id=",
+    "endpoints._CALLBACKS": "webhook_endpoints order_id=",
+    "endpoints._FIRST_PAGE": "webhook_endpoints created_by=",
+    "endpoints._NEXT_PAGE": "webhook_endpoints created_by= id<",
+    "endpoint_deliveries._FITTING": "webhook_deliveries endpoint_id= id<",
+    "endpoint_deliveries._END": "webhook_deliveries endpoint_id= id<",
+    "endpoint_deliveries._ATTEMPTS": ("webhook_attempts delivery_id=", "webhook_attempts delivery_id= number>"),
+    # So many entries are looked at in a call.
+    "replays._EVENTS": "audit_log id>",
+    "replays._END": "audit_log id>",
     "payments._FIRST_PAGE": "payments order_id=",
     "payments._NEXT_PAGE": "payments order_id= id<",
     "payments._DUE": "payments processor= next_poll_at<",
@@ -96,7 +108,13 @@ MANY: Mapping[str, str | tuple[str, ...]] = {
     "refunds._LEASE": "refunds processor= next_poll_at<",
 }
 # What is sorted has a bound: what SQLite has looked at for a page of administrators, and what is added up at a time.
-SORTED = {"admin._FITTING", "admin._FITTING_OF_OWNER", "statistics._ADDED"}
+SORTED = {
+    "admin._FITTING",
+    "admin._FITTING_OF_OWNER",
+    "statistics._ADDED",
+    "endpoint_deliveries._FITTING",
+    "replays._EVENTS",
+}
 # The schema's version; what SQLite calls a subquery without a table, and those; a list that is handed in.
 ONE_ROW = {"alembic_version", "CONSTANT", "looked_at", "moment", "first", "waiting", "json_each"}
 # PostgreSQL's own tables, of which it is asked once, at the start.

@@ -13,12 +13,12 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from payorder.edge.methods import METHODS, PACKAGE_PREFIX
 from support.doors import Answer, Body, Door
 from support.orders import Orders
-from support.requests import DECLINED, ORDER, payment, some_id
+from support.requests import CALLBACK, DECLINED, ENDPOINT, ORDER, payment, some_id
 from support.stack import Stack
 
 ROOT = Path(__file__).parents[2]
 
-OWN_ONLY = "read:orders write:orders"
+OWN_ONLY = "read:orders write:orders webhooks"
 # Subject and scopes: two users, two services, of which one may act for everybody, and an administrator.
 IDENTITIES: Mapping[str, tuple[str, str]] = {
     "alice": ("alice", OWN_ONLY),
@@ -28,6 +28,7 @@ IDENTITIES: Mapping[str, tuple[str, str]] = {
     "an administrator": ("root", "admin"),
 }
 OK, NOT_FOUND, DENIED = ("OK", None), ("NOT_FOUND", "ORDER_NOT_FOUND"), ("PERMISSION_DENIED", "SCOPE_MISSING")
+NO_WEBHOOK = ("NOT_FOUND", "WEBHOOK_NOT_FOUND")
 Expected = tuple[str, str | None]
 
 
@@ -38,6 +39,8 @@ def only(*allowed: str, others: Expected = DENIED) -> Mapping[str, Expected]:
 # What is asked about an order of alice's.
 OF_ALICE = only("alice", "a service for anybody", others=NOT_FOUND) | {"an administrator": DENIED}
 OF_ONESELF = only("alice", "bob", "a service for anybody", "a service for itself")
+# Of an endpoint that alice has created, whoever's orders a service may act for.
+OF_ALICES_WEBHOOK = only("alice", others=NO_WEBHOOK) | {"an administrator": DENIED}
 IN_THE_NAME_OF_ALICE = only("a service for anybody")
 ADMINISTRATION = only("an administrator")
 
@@ -79,6 +82,35 @@ MATRIX = (
     Row("GetReceipt", "PaymentService/GetReceipt", OF_ALICE, "paid"),
     Row("RenderReceipt", "PaymentService/RenderReceipt", OF_ALICE, "paid", request={"format": "html"}),
     Row("GetReceiptKeys", "PaymentService/GetReceiptKeys", only(*IDENTITIES)),
+    Row("RequestCallback", "OrderService/RequestCallback", OF_ALICE, "placed", request=CALLBACK),
+    Row("CreateWebhookEndpoint", "WebhookService/CreateWebhookEndpoint", OF_ONESELF, request=ENDPOINT),
+    Row(
+        "CreateWebhookEndpoint of alice's orders",
+        "WebhookService/CreateWebhookEndpoint",
+        IN_THE_NAME_OF_ALICE,
+        request=ENDPOINT | {"userId": "alice"},
+    ),
+    Row(
+        "CreateWebhookEndpoint of everybody's orders",
+        "WebhookService/CreateWebhookEndpoint",
+        IN_THE_NAME_OF_ALICE,
+        request=ENDPOINT | {"allUsers": True},
+    ),
+    Row("ListWebhookEndpoints", "WebhookService/ListWebhookEndpoints", OF_ONESELF),
+    Row("GetWebhookEndpoint", "WebhookService/GetWebhookEndpoint", OF_ALICES_WEBHOOK, "webhook"),
+    Row("UpdateWebhookEndpoint", "WebhookService/UpdateWebhookEndpoint", OF_ALICES_WEBHOOK, "webhook"),
+    Row("DeleteWebhookEndpoint", "WebhookService/DeleteWebhookEndpoint", OF_ALICES_WEBHOOK, "webhook"),
+    Row("RotateSecret", "WebhookService/RotateSecret", OF_ALICES_WEBHOOK, "webhook"),
+    Row("SendTestEvent", "WebhookService/SendTestEvent", OF_ALICES_WEBHOOK, "webhook"),
+    Row("ListDeliveries", "WebhookService/ListDeliveries", OF_ALICES_WEBHOOK, "webhook"),
+    Row("ReplayDelivery", "WebhookService/ReplayDelivery", OF_ALICES_WEBHOOK, "delivery"),
+    Row(
+        "ReplayDeliveries",
+        "WebhookService/ReplayDeliveries",
+        OF_ALICES_WEBHOOK,
+        "webhook",
+        request={"since": "2026-01-01T00:00:00Z"},
+    ),
     Row("ListOrders of everybody", "AdminService/ListOrders", ADMINISTRATION, call="ListAllOrders"),
     Row(
         "ForceCancelOrder",
@@ -135,6 +167,8 @@ async def test_everybody_gets_exactly_what_is_allowed(stack: Stack, orders: Orde
 async def request_of(stack: Stack, orders: Orders, row: Row) -> Body:
     if row.state is None:
         return row.request
+    if row.state in ("webhook", "delivery"):
+        return row.request | await webhook_of_alice(stack, with_delivery=row.state == "delivery")
     order = await orders.in_state(row.state)
     match row.rpc:
         case "GetPayment":
@@ -146,6 +180,15 @@ async def request_of(stack: Stack, orders: Orders, row: Row) -> Body:
             return {"entryId": entries.body["data"][0]["id"]}
         case _:
             return row.request | {"orderId": order}
+
+
+async def webhook_of_alice(stack: Stack, *, with_delivery: bool) -> Body:
+    alice = token_of(stack, "alice")
+    created = await stack.grpc.call("CreateWebhookEndpoint", ENDPOINT, token=alice)
+    names = {"endpointId": created.body["id"]}
+    if with_delivery:
+        names["deliveryId"] = (await stack.grpc.call("SendTestEvent", names, token=alice)).body["id"]
+    return names
 
 
 async def test_an_order_that_a_service_creates_is_whom_it_names(stack: Stack) -> None:

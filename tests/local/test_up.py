@@ -155,7 +155,8 @@ async def test_options_that_cannot_be_are_told(tmp_path: Path, options: tuple[st
 
 
 async def test_production_does_not_start_with_its_issuer(tmp_path: Path) -> None:
-    settings = {"env": "production", "processor": "sandbox", "fingerprint_key": "f" * 32}
+    webhooks = {"webhook_secret_keys": "k" * 43 + "=", "webhook_ports": "443"}
+    settings = {"env": "production", "processor": "sandbox", "fingerprint_key": "f" * 32} | webhooks
     process = await start(tmp_path, free_port(), free_port(), free_port(), **settings)
     assert 1 == (await ended(process))[0]
     told = (tmp_path / "log" / "migrate.log").read_text().splitlines()

@@ -219,6 +219,12 @@ def test_a_number_or_cvc_planted_in_a_row_is_found(tmp_path: Path) -> None:
     assert {"payorder.db": {"grouped"}} == leaks_below(tmp_path, PLANTED)
 
 
+def test_a_secret_of_a_webhook_planted_in_a_file_is_found(tmp_path: Path) -> None:
+    secret = b"whsec_" + base64.b64encode(bytes(range(32)))
+    (tmp_path / "payorder.db").write_bytes(b"\0" * 100 + secret + b"\0")
+    assert {"payorder.db": {"webhook secret"}} == leaks_below(tmp_path, PLANTED)
+
+
 async def test_a_number_planted_in_postgresql_is_found(postgres: EmbeddedPostgres, tmp_path: Path) -> None:
     """In a copy of its files: what is written to the server itself would stay in its log."""
     [data] = [folder / "data" for folder in LEDGER.folders if str(folder / "data") in postgres.command]

@@ -19,7 +19,13 @@ from support.service import Service, migrate, serving, until
 Status = HealthCheckResponse.ServingStatus
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = Status.SERVING, Status.NOT_SERVING, Status.SERVICE_UNKNOWN
 
-SERVICES = ["", "payments.v1.OrderService", "payments.v1.PaymentService", "payments.v1.AdminService"]
+SERVICES = [
+    "",
+    "payments.v1.OrderService",
+    "payments.v1.PaymentService",
+    "payments.v1.AdminService",
+    "payments.v1.WebhookService",
+]
 UNKNOWN = ["payments.v1.RefundService", "payments.v1.orderservice", "grpc.health.v1.Health2", "*", "x" * 1000]
 
 

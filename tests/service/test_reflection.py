@@ -13,7 +13,7 @@ from support.service import Service, serving
 
 NAMES = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"]
 METHODS = {
-    "payments.v1.OrderService": {"CreateOrder", "GetOrder", "ListOrders", "CancelOrder"},
+    "payments.v1.OrderService": {"CreateOrder", "GetOrder", "ListOrders", "CancelOrder", "RequestCallback"},
     "payments.v1.PaymentService": {
         *("PayOrder", "GetPayment", "ListPayments", "GetReceipt", "RenderReceipt", "GetReceiptKeys"),
     },
@@ -24,6 +24,18 @@ METHODS = {
         "GetDashboardStats",
         "ListAuditLogs",
         "GetAuditLog",
+    },
+    "payments.v1.WebhookService": {
+        "CreateWebhookEndpoint",
+        "ListWebhookEndpoints",
+        "GetWebhookEndpoint",
+        "UpdateWebhookEndpoint",
+        "DeleteWebhookEndpoint",
+        "RotateSecret",
+        "SendTestEvent",
+        "ListDeliveries",
+        "ReplayDelivery",
+        "ReplayDeliveries",
     },
 }
 SERVICES = {*METHODS, "grpc.health.v1.Health", *NAMES}

@@ -52,6 +52,7 @@ async def command(url: str, *words: str, **settings: str) -> tuple[int, str]:
         "JWKS": "https://issuer.example/jwks",
         "PROCESSOR": "sandbox",
         "FINGERPRINT_KEY": "f" * 32,
+        "WEBHOOK_SECRET_KEYS": "k" * 43 + "=",
         **settings,
     }
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PAYORDER_")}

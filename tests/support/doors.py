@@ -17,11 +17,12 @@ from google.protobuf import json_format
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status import rpc_status
 
-from payments.v1 import admin_service_pb2, order_service_pb2, payment_service_pb2
+from payments.v1 import admin_service_pb2, order_service_pb2, payment_service_pb2, webhook_service_pb2
 from payments.v1.admin_service_pb2_grpc import AdminServiceStub
 from payments.v1.order_service_pb2_grpc import OrderServiceStub
 from payments.v1.payment_service_pb2_grpc import PaymentServiceStub
 from payments.v1.problem_pb2 import Problem
+from payments.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from payorder.edge.status import STATUS
 from support.leaks import LEDGER
 
@@ -46,6 +47,17 @@ ROUTES: Mapping[str, tuple[str, str, str | None]] = {
     "ForceCancelOrder": ("POST", "/admin/orders/{orderId}/cancel", "*"),
     "UpdateOrderStatus": ("POST", "/admin/orders/{orderId}/status", "*"),
     "GetDashboardStats": ("GET", "/admin/dashboard/stats", None),
+    "RequestCallback": ("POST", "/orders/{orderId}", "*"),
+    "CreateWebhookEndpoint": ("POST", "/webhooks", "*"),
+    "ListWebhookEndpoints": ("GET", "/webhooks", None),
+    "GetWebhookEndpoint": ("GET", "/webhooks/{endpointId}", None),
+    "UpdateWebhookEndpoint": ("PATCH", "/webhooks/{endpointId}", "*"),
+    "DeleteWebhookEndpoint": ("DELETE", "/webhooks/{endpointId}", None),
+    "RotateSecret": ("POST", "/webhooks/{endpointId}/rotate-secret", "*"),
+    "SendTestEvent": ("POST", "/webhooks/{endpointId}/test", "*"),
+    "ListDeliveries": ("GET", "/webhooks/{endpointId}/deliveries", None),
+    "ReplayDelivery": ("POST", "/webhooks/{endpointId}/deliveries/{deliveryId}/replay", "*"),
+    "ReplayDeliveries": ("POST", "/webhooks/{endpointId}/replay", "*"),
     "ListAuditLogs": ("GET", "/audit-logs", None),
     "GetAuditLog": ("GET", "/audit-logs/{entryId}", None),
 }
@@ -115,7 +127,7 @@ class RestDoor:
         method, path, body_field = ROUTES[rpc]
         fields = dict(request)
         url = self.url + path.format_map(fields)
-        for name in ("orderId", "paymentId", "entryId"):
+        for name in ("orderId", "paymentId", "entryId", "endpointId", "deliveryId"):
             if "{" + name + "}" in path:
                 fields.pop(name)
         if body_field is None:
@@ -192,6 +204,7 @@ class GrpcDoor:
         self._orders = OrderServiceStub(channel)
         self._payments = PaymentServiceStub(channel)
         self._admin = AdminServiceStub(channel)
+        self._webhooks = WebhookServiceStub(channel)
 
     async def call(
         self,
@@ -223,7 +236,7 @@ class GrpcDoor:
     def _method(self, rpc: str) -> Any:
         if rpc == "ListAllOrders":
             return self._admin.ListOrders
-        stubs = (self._orders, self._payments, self._admin)
+        stubs = (self._orders, self._payments, self._admin, self._webhooks)
         return next(getattr(stub, rpc) for stub in stubs if hasattr(stub, rpc))
 
 
@@ -246,7 +259,7 @@ def answer_of(error: grpc.aio.AioRpcError) -> Answer:
 
 def to_message(rpc: str, request: Body) -> Any:
     name = "AdminServiceListOrdersRequest" if rpc == "ListAllOrders" else f"{rpc}Request"
-    modules = (order_service_pb2, payment_service_pb2, admin_service_pb2)
+    modules = (order_service_pb2, payment_service_pb2, admin_service_pb2, webhook_service_pb2)
     return json_format.ParseDict(request, next(getattr(each, name) for each in modules if hasattr(each, name))())
 
 

@@ -90,6 +90,10 @@ _CVC_BESIDE_ITS_NAME = re.compile(rb"cvc[^0-9a-z]{0,16}[0-9]{3,4}(?![0-9])", re.
 _CVC_IN_PROTOBUF = re.compile(rb"\x22(?:\x03[0-9]{3}|\x04[0-9]{4})\x28[\x01-\x0c]\x30")
 
 
+# Of a webhook endpoint: shown to its owner, and kept sealed.
+_WEBHOOK_SECRET = re.compile(rb"whsec_[A-Za-z0-9+/]{43}=")
+
+
 class Search:
     """A search for the given numbers and CVCs. What it finds is told by kind, not by value."""
 
@@ -105,11 +109,13 @@ class Search:
         self._clean: set[bytes] = set()
 
     def in_file(self, data: bytes) -> set[str]:
-        """`in_bytes`, but once: every database of a server is a copy of the same few hundred files."""
+        """`in_bytes` and secrets of webhooks, but once: databases of a server are copies of a few hundred files."""
         digest = blake2b(data).digest()
         if digest in self._clean:
             return set()
         found = self.in_bytes(data)
+        if _WEBHOOK_SECRET.search(data):
+            found.add("webhook secret")
         if not found:
             self._clean.add(digest)
         return found

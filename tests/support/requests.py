@@ -14,6 +14,15 @@ OUTCOME_UNKNOWN = "4000000008000202"
 
 ORDER: Body = {"totalAmount": "49.99", "currency": "GBP"}
 
+# Nobody listens there.
+ENDPOINT: Body = {"url": "http://127.0.0.1:9/events"}
+CALLBACK: Body = {
+    "amount": "49.99",
+    "currency": "GBP",
+    "timestamp": "2026-11-22T13:58:22Z",
+    "callbackUrl": "http://127.0.0.1:9/callback",
+}
+
 CARD: Body = {
     "object": "card",
     "name": "J. Doe",

@@ -26,6 +26,7 @@ WITHOUT_LIMITS: dict[str, Any] = {
     "declines_per_order_max": "0",
     "attempts_per_owner_max": "0",
     "attempts_per_source_max": "0",
+    "webhook_endpoints_max": "1000",
 }
 
 

@@ -19,6 +19,7 @@ from payorder.config import Settings
 from payorder.domain.order import Order
 from payorder.domain.payment import Payment
 from payorder.domain.secret import Secret
+from payorder.domain.webhook_signature import SignatureRefused, verify
 from payorder.ports.outbox import Rooms
 from support.records import LATER, a_payment, an_order, by, reply_of, succeeded
 
@@ -117,6 +118,15 @@ class Receiver:
         received = Received(request.path, dict(request.headers), await request.read())
         self.received.append(received)
         return self.answer(received)
+
+
+def is_signed_with(received: Received, secret: str) -> bool:
+    headers = {name.lower(): value for name, value in received.headers.items()}
+    try:
+        verify(headers, received.body, [Secret(secret)], now=int(headers["webhook-timestamp"]))
+    except SignatureRefused:
+        return False
+    return True
 
 
 @asynccontextmanager

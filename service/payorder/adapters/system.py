@@ -1,8 +1,12 @@
 """The machine's clock and a source of ids."""
 
+import secrets
 import sys
 import time
 from datetime import UTC, datetime
+
+from payorder.domain.secret import Secret
+from payorder.domain.webhook_signature import secret_of
 
 if sys.version_info >= (3, 14):
     from uuid import uuid7
@@ -25,3 +29,8 @@ class SystemClock:
 def new_id() -> str:
     """A UUIDv7 (RFC 9562): unique, and in the order of its making."""
     return str(uuid7())
+
+
+def new_webhook_secret() -> Secret:
+    """Of 32 random bytes (Standard Webhooks)."""
+    return secret_of(secrets.token_bytes(32))

@@ -14,6 +14,8 @@ Refusal
 ├── IllegalStatusChange    the order's status does not lead to that one
 ├── EntryNotFound          no such entry of the audit log
 ├── ReceiptNotFound        the order has not been paid
+├── WebhookNotFound        no such webhook endpoint or delivery, or somebody else's
+├── WebhookLimitReached    there are as many webhook endpoints, or callbacks, as there may be
 ├── PaymentInProgress      another attempt is being made
 ├── IdempotencyKeyReused   the key came with another request before
 ├── RateLimited            too many attempts to pay
@@ -112,6 +114,14 @@ class EntryNotFound(Refusal):
 
 
 class ReceiptNotFound(Refusal):
+    pass
+
+
+class WebhookNotFound(Refusal):
+    pass
+
+
+class WebhookLimitReached(Refusal):
     pass
 
 

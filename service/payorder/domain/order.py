@@ -48,6 +48,10 @@ class Order:
     def refuse_unless_payable(self, amount: Money) -> None:
         """Raises the refusal that a payment of `amount` deserves now, checked in this order."""
         self._refuse_if_closed()
+        self.refuse_unless_total(amount)
+
+    def refuse_unless_total(self, amount: Money) -> None:
+        """Raises CurrencyMismatch, AmountMismatch."""
         if amount.currency.code != self.total.currency.code:
             raise CurrencyMismatch
         if amount.amount_minor != self.total.amount_minor:

@@ -1,7 +1,7 @@
 """Webhooks: where events are sent, and what becomes of each of them on its way."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -43,6 +43,16 @@ class DeliveryState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointChange:
+    """What is None stays as it is; an empty description removes it."""
+
+    url: str | None = None
+    description: str | None = None
+    event_types: frozenset[str] | None = None
+    state: EndpointState | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """`owner` is whose orders it hears of, None for everybody's; no `event_types` means all.
 
@@ -60,6 +70,21 @@ class Endpoint:
     updated_at: datetime
     disabled_because: DisabledBecause | None = None
     order_id: str | None = None
+    previous_secret_until: datetime | None = None
+
+    def changed(self, change: EndpointChange, at: datetime) -> "Endpoint":
+        """Who disables it is its owner, unless it is disabled for another reason already."""
+        state = change.state or self.state
+        because = None if state is EndpointState.ENABLED else self.disabled_because or DisabledBecause.OWNER
+        return replace(
+            self,
+            url=change.url or self.url,
+            description=self.description if change.description is None else change.description or None,
+            event_types=self.event_types if change.event_types is None else change.event_types,
+            state=state,
+            disabled_because=because,
+            updated_at=at,
+        )
 
 
 @dataclass(frozen=True, slots=True)

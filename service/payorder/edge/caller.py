@@ -3,6 +3,7 @@
 from contextvars import ContextVar
 
 from payments.v1.order_service_pb2 import CreateOrderRequest, ListOrdersRequest
+from payments.v1.webhook_service_pb2 import CreateWebhookEndpointRequest
 from payorder.domain.errors import ScopeMissing
 from payorder.domain.origin import Origin
 from payorder.edge.methods import ACT_FOR_ANY_OWNER
@@ -31,3 +32,13 @@ def owner_named_in(request: CreateOrderRequest | ListOrdersRequest) -> str:
     if not origin.acts_for_any_owner:
         raise ScopeMissing(ACT_FOR_ANY_OWNER)
     return request.user_id
+
+
+def owner_heard_of(request: CreateWebhookEndpointRequest) -> str | None:
+    """The caller, or whom the request names, None for everybody. Raises ScopeMissing where none may be named."""
+    origin = current_origin()
+    if not request.HasField("user_id") and not request.all_users:
+        return origin.actor
+    if not origin.acts_for_any_owner:
+        raise ScopeMissing(ACT_FOR_ANY_OWNER)
+    return None if request.all_users else request.user_id

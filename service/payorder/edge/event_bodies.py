@@ -10,7 +10,7 @@ from payorder.domain.order import Order
 from payorder.domain.payment import Payment
 from payorder.domain.refund import Refund
 from payorder.domain.source import MaskedSource
-from payorder.domain.webhook import EVENT_TYPES
+from payorder.domain.webhook import EVENT_TYPES, TEST_EVENT
 
 Json = Mapping[str, object]
 
@@ -75,6 +75,13 @@ def render_callback(endpoint_id: str, order: Order, status: str, at: datetime) -
             "result": to_order_json(order),
             "timestamp": _to_json_time(at),
         }
+    )
+
+
+def render_test(event_id: str, at: datetime) -> bytes:
+    """An event about nothing, to see whether it arrives."""
+    return orjson.dumps(
+        {"eventId": event_id, "eventType": TEST_EVENT, "timestamp": _to_json_time(at), "sequence": 0, "data": {}}
     )
 
 

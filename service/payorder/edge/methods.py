@@ -6,6 +6,7 @@ from dataclasses import dataclass
 READ_ORDERS = "read:orders"
 WRITE_ORDERS = "write:orders"
 ADMIN = "admin"
+WEBHOOKS = "webhooks"
 # Beside the scope of a method: for services, to which every order is as their own.
 ACT_FOR_ANY_OWNER = "act:any-owner"
 
@@ -35,6 +36,7 @@ METHODS: Mapping[str, Method] = {
         Method("OrderService/GetOrder", READ_ORDERS),
         Method("OrderService/ListOrders", READ_ORDERS),
         Method("OrderService/CancelOrder", WRITE_ORDERS),
+        Method("OrderService/RequestCallback", WRITE_ORDERS),
         Method("PaymentService/PayOrder", WRITE_ORDERS, seconds_min=PAYMENT_SECONDS_MIN),
         Method("PaymentService/GetPayment", READ_ORDERS),
         Method("PaymentService/ListPayments", READ_ORDERS),
@@ -47,5 +49,15 @@ METHODS: Mapping[str, Method] = {
         Method("AdminService/GetDashboardStats", ADMIN, is_recorded=True),
         Method("AdminService/ListAuditLogs", ADMIN, is_recorded=True),
         Method("AdminService/GetAuditLog", ADMIN, is_recorded=True),
+        Method("WebhookService/CreateWebhookEndpoint", WEBHOOKS),
+        Method("WebhookService/ListWebhookEndpoints", WEBHOOKS),
+        Method("WebhookService/GetWebhookEndpoint", WEBHOOKS),
+        Method("WebhookService/UpdateWebhookEndpoint", WEBHOOKS),
+        Method("WebhookService/DeleteWebhookEndpoint", WEBHOOKS),
+        Method("WebhookService/RotateSecret", WEBHOOKS),
+        Method("WebhookService/SendTestEvent", WEBHOOKS),
+        Method("WebhookService/ListDeliveries", WEBHOOKS),
+        Method("WebhookService/ReplayDelivery", WEBHOOKS),
+        Method("WebhookService/ReplayDeliveries", WEBHOOKS),
     )
 }

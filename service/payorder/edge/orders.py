@@ -11,6 +11,8 @@ from payments.v1.order_service_pb2 import (
     GetOrderRequest,
     ListOrdersRequest,
     ListOrdersResponse,
+    RequestCallbackRequest,
+    RequestCallbackResponse,
 )
 from payments.v1.order_service_pb2_grpc import OrderServiceServicer
 from payorder.domain.idempotency import Replay
@@ -27,9 +29,11 @@ from payorder.edge.translate import (
     to_order_message,
     to_page_request,
 )
+from payorder.edge.translate_webhooks import to_callback_command
 from payorder.ports.store import Store
 from payorder.workflows.cancel_order import CancelOrder
 from payorder.workflows.create_order import CreateOrder
+from payorder.workflows.request_callback import RequestCallback
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -40,12 +44,14 @@ class OrderServicer(OrderServiceServicer):
         *,
         create_order: CreateOrder,
         cancel_order: CancelOrder,
+        request_callback: RequestCallback,
         store: Store,
         keys: IdempotencyKeys,
         receipts: Receipts,
     ) -> None:
         self._create_order = create_order
         self._cancel_order = cancel_order
+        self._request_callback = request_callback
         self._store = store
         self._keys = keys
         self._receipts = receipts
@@ -71,6 +77,12 @@ class OrderServicer(OrderServiceServicer):
         key = self._keys.of(request)
         cancelled = await self._cancel_order(to_id(request.order_id), current_origin(), key)
         return await answered(context, cancelled, [])
+
+    async def RequestCallback(self, request: RequestCallbackRequest, context: Context) -> RequestCallbackResponse:
+        key = self._keys.of(request)
+        replay = await self._request_callback(to_callback_command(request, current_origin(), key))
+        await send_headers(context, [REPLAYED] if replay else [])
+        return RequestCallbackResponse()
 
 
 async def answered(context: Context, result: Replay | Order, headers: list[tuple[str, str]]) -> OrderMessage:

@@ -8,6 +8,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
+from payments.v1.order_service_pb2 import RequestCallbackResponse
 from payorder.domain.idempotency import Reply
 from payorder.domain.order import Order
 from payorder.domain.payment import Payment
@@ -40,6 +41,10 @@ def to_bytes(message: Message) -> bytes:
 
 def to_order_reply(order: Order) -> Reply:
     return Reply(StatusCode.OK.value[0], to_bytes(to_order_message(order)))
+
+
+def to_callback_reply() -> Reply:
+    return Reply(StatusCode.OK.value[0], to_bytes(RequestCallbackResponse()))
 
 
 def to_payment_reply(payment: Payment) -> Reply:

@@ -21,6 +21,8 @@ from payments.v1 import (
     order_service_pb2_grpc,
     payment_service_pb2,
     payment_service_pb2_grpc,
+    webhook_service_pb2,
+    webhook_service_pb2_grpc,
 )
 from payorder.domain.errors import Refusal
 from payorder.edge.admin import AdminServicer
@@ -28,12 +30,14 @@ from payorder.edge.orders import OrderServicer
 from payorder.edge.payments import PaymentServicer
 from payorder.edge.steps import CallSteps
 from payorder.edge.validation import validate
+from payorder.edge.webhooks import WebhookServicer
 from payorder.ports.store import Store
 
 SERVICES = (
     order_service_pb2.DESCRIPTOR.services_by_name["OrderService"].full_name,
     payment_service_pb2.DESCRIPTOR.services_by_name["PaymentService"].full_name,
     admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
+    webhook_service_pb2.DESCRIPTOR.services_by_name["WebhookService"].full_name,
 )
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _HEALTH_CHECK_SECONDS = 1.0
@@ -62,6 +66,7 @@ class EdgeServer:
         orders: OrderServicer,
         payments: PaymentServicer,
         admin: AdminServicer,
+        webhooks: WebhookServicer,
         steps: CallSteps,
         store: Store,
         limits: ServerLimits,
@@ -71,6 +76,7 @@ class EdgeServer:
         order_service_pb2_grpc.add_OrderServiceServicer_to_server(orders, ours)
         payment_service_pb2_grpc.add_PaymentServiceServicer_to_server(payments, ours)
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(admin, ours)
+        webhook_service_pb2_grpc.add_WebhookServiceServicer_to_server(webhooks, ours)
         self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if limits.serves_reflection:
@@ -175,8 +181,8 @@ class _Health(health.aio.HealthServicer):
 
 def _read_rules() -> None:
     """The first message of each kind takes ten times as long to validate as the next: it shall not be a caller's."""
-    for file in (order_service_pb2.DESCRIPTOR, payment_service_pb2.DESCRIPTOR, admin_service_pb2.DESCRIPTOR):
-        for service in file.services_by_name.values():
+    for file in (order_service_pb2, payment_service_pb2, admin_service_pb2, webhook_service_pb2):
+        for service in file.DESCRIPTOR.services_by_name.values():
             for method in service.methods:
                 with suppress(Refusal):
                     validate(GetMessageClass(method.input_type)())

@@ -36,6 +36,8 @@ from payorder.domain.errors import (
     ScopeMissing,
     SubjectDisabled,
     Unauthenticated,
+    WebhookLimitReached,
+    WebhookNotFound,
 )
 from payorder.domain.payment import Payment
 
@@ -180,6 +182,20 @@ STATUS: Mapping[type[Unanswered], Row] = {
         R.ERROR_REASON_RECEIPT_NOT_FOUND,
         "There is no receipt",
         "The order has not been paid.",
+    ),
+    WebhookNotFound: Row(
+        StatusCode.NOT_FOUND,
+        404,
+        R.ERROR_REASON_WEBHOOK_NOT_FOUND,
+        "There is no such webhook",
+        "No such webhook endpoint or delivery exists for this caller.",
+    ),
+    WebhookLimitReached: Row(
+        StatusCode.FAILED_PRECONDITION,
+        409,
+        R.ERROR_REASON_WEBHOOK_LIMIT_REACHED,
+        "There are too many webhooks",
+        "Delete one that is not needed any more; nothing was done by this call.",
     ),
     PaymentInProgress: Row(
         StatusCode.ABORTED,

@@ -24,6 +24,7 @@ from payorder.domain.errors import (
     ScopeMissing,
     SubjectDisabled,
     Unauthenticated,
+    WebhookNotFound,
 )
 from payorder.domain.origin import Origin
 from payorder.edge.call_records import CallRecords
@@ -125,7 +126,7 @@ class CallSteps:
                 self._log.token_refused(cause=refusal.cause, request_id=call.request_id)
             if isinstance(refusal, RateLimited):
                 self._log.payment_limited(counted=refusal.counted, request_id=call.request_id)
-            if isinstance(refusal, OrderNotFound):
+            if isinstance(refusal, OrderNotFound | WebhookNotFound):
                 await asyncio.sleep(_random.uniform(0, _NOT_FOUND_SECONDS_MAX))
             call.result = reason_name(row_of(refusal))
             await _abort(context, row_of(refusal), status_of(refusal), retry_after_seconds_of(refusal))

@@ -12,12 +12,14 @@ from payments.v1.order_pb2 import Order as OrderMessage
 from payments.v1.order_service_pb2 import CreateOrderRequest, ListOrdersRequest
 from payments.v1.payment_pb2 import OrderPayment
 from payments.v1.payment_service_pb2 import ListPaymentsRequest, PayOrderRequest
+from payments.v1.webhook_service_pb2 import ListWebhookEndpointsRequest
 from payorder.domain.errors import BrokenRule, FieldFault, InvalidFields
 from payorder.domain.idempotency import IdempotencyKey
 from payorder.domain.money import Currency, Money, parse_money
 from payorder.domain.order import Order
 from payorder.domain.origin import Origin
 from payorder.domain.payment import Payment
+from payorder.domain.webhook import Endpoint
 from payorder.edge.sources import to_masked_message, to_source
 from payorder.ports.store import Page, PageRequest
 from payorder.workflows.create_order import CreateOrderCommand
@@ -78,12 +80,12 @@ def to_time(field: str, text: str) -> datetime:
         raise InvalidFields([FieldFault(field, "invalid_format", "is not a time of RFC 3339")]) from None
 
 
-def to_page_request(request: ListOrdersRequest | ListPaymentsRequest) -> PageRequest:
+def to_page_request(request: ListOrdersRequest | ListPaymentsRequest | ListWebhookEndpointsRequest) -> PageRequest:
     size = request.page_size if request.HasField("page_size") else PAGE_SIZE_DEFAULT
     return PageRequest(size=size, after=_from_page_token(request.page_token) if request.page_token else None)
 
 
-def to_next_page_token(page: Page[Order] | Page[Payment]) -> str:
+def to_next_page_token(page: Page[Order] | Page[Payment] | Page[Endpoint]) -> str:
     """Empty on the last page. Opaque (AIP-158); within, the id of the page's last entry."""
     if not page.has_more:
         return ""

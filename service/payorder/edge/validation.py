@@ -22,12 +22,15 @@ RULES: Mapping[str, tuple[str, str]] = {
     "string.in": ("not_supported", "is not one of the documented values"),
     "int32.gte_lte": ("out_of_range", "is outside the documented range"),
     "map.max_pairs": ("too_many", "has too many entries"),
+    "repeated.max_items": ("too_many", "has too many entries"),
 }
 _ID_RULES = frozenset({"string.uuid", "string.uuid_empty"})
-_ID_FIELDS = frozenset({"orderId", "paymentId", "entryId", "by"})
+_ID_FIELDS = frozenset({"orderId", "paymentId", "entryId", "endpointId", "deliveryId", "by"})
 
 # In these a run of digits is either meant or made by us.
-_NOT_SEARCHED = frozenset({"number", "cvc", "order_id", "payment_id", "entry_id", "page_token"})
+_NOT_SEARCHED = frozenset(
+    {"number", "cvc", "order_id", "payment_id", "entry_id", "endpoint_id", "delivery_id", "page_token"}
+)
 # Ids of other systems stand in keys and texts, and one in a few hundred has such digits by chance: UUIDs, and
 # hexadecimal words that are too long, or have too many letters, to be a card number with something stuck to it.
 _ID = re.compile(

@@ -123,6 +123,9 @@ def service_environment(wanted: Up, database_url: str, issuer: Issuer) -> dict[s
         "ISSUER": issuer.name,
         "AUDIENCE": AUDIENCE,
         "PUBLIC_URL": f"http://{wanted.address}",
+        # Whoever develops a receiver runs it on this machine.
+        "WEBHOOK_NETWORKS_ALLOWED": "127.0.0.0/8",
+        "WEBHOOK_PORTS": "any",
     }
     if issuer.url is None:
         # Without an address of its own it cannot be asked where its keys are.

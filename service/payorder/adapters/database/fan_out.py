@@ -25,7 +25,7 @@ from payorder.adapters.database.tables import (
     webhook_endpoints,
 )
 from payorder.domain.event import CALLBACK_STATUS, Event
-from payorder.domain.webhook import EVENT_TYPES, DisabledBecause
+from payorder.domain.webhook import EVENT_TYPES, DisabledBecause, Endpoint
 from payorder.ports.outbox import EventBodies, FannedOut
 
 # Who listens is told of which orders there is something new: up to so many ids in one word, as 8000 bytes fit.
@@ -151,6 +151,20 @@ async def fan_out(connection: AsyncConnection, bodies: EventBodies, at_most: int
     await _tell(connection, {event.order_id for event in pending})
     aside = tuple(event.id for event in batch.failed if event.faults + 1 >= EVENT_FAULTS_MAX)
     return FannedOut(len(pending), len(batch.new), tuple(batch.faults), aside)
+
+
+async def write_for(
+    connection: AsyncConnection, endpoint: Endpoint, rows: Sequence[Any], bodies: EventBodies
+) -> Sequence[Exception]:
+    """Write deliveries to one endpoint, of events that were fanned out before, as `rows`.
+
+    Returns the faults of those that cannot be rendered.
+    """
+    heard = [_Heard(row, [endpoint], ()) for row in rows]
+    batch = _rendered(heard, await _subjects(connection, heard), bodies)
+    if batch.new:
+        await _add(connection, batch.new)
+    return batch.faults
 
 
 async def _heard(connection: AsyncConnection, pending: Sequence[Any]) -> list[_Heard]:

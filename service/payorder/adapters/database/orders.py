@@ -79,6 +79,10 @@ async def get_with_receipt(connection: AsyncConnection, order_id: str, owner: Ow
     return replace(to_order(row), receipt=to_receipt(row))
 
 
+async def get_locked(connection: AsyncConnection, order_id: str, owner: Owner) -> Order:
+    return to_order(await _get_row(connection, _GET_LOCKED, order_id, owner))
+
+
 async def list_page(connection: AsyncConnection, owner: str, page: PageRequest) -> Page[Order]:
     statement = _FIRST_PAGE if page.after is None else _NEXT_PAGE
     rows = await connection.execute(statement, {"owner": owner, "after": page.after, "rows": page.size + 1})
@@ -103,7 +107,7 @@ async def fulfil(
     use = Use(request.origin.actor, request.method, key, request.at) if key else None
     if use and (replay := await keyed_replies.find(connection, use)):
         return replay
-    order = to_order(await _get_row(connection, _GET_LOCKED, request.order_id, ANY_OWNER))
+    order = await get_locked(connection, request.order_id, ANY_OWNER)
     order.refuse_unless_next(request.status)
     row, _ = await _move(connection, order, request.status, request.origin, request.at, None)
     if use:
@@ -128,10 +132,10 @@ async def _cancelled(connection: AsyncConnection, request: CancelRequest) -> Can
 async def _locked(connection: AsyncConnection, request: CancelRequest) -> Order:
     """The order to be cancelled, if it may be."""
     if request.forced_because is None:
-        order = to_order(await _get_row(connection, _GET_LOCKED, request.order_id, request.origin.owner))
+        order = await get_locked(connection, request.order_id, request.origin.owner)
         order.refuse_unless_cancellable()
         return order
-    order = to_order(await _get_row(connection, _GET_LOCKED, request.order_id, ANY_OWNER))
+    order = await get_locked(connection, request.order_id, ANY_OWNER)
     order.refuse_while_paying()
     return order
 

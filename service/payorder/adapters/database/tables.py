@@ -30,6 +30,7 @@ REFUND_IS_OPEN = "status = 'processing'"
 EVENT_FAULTS_MAX = 5
 EVENT_IS_PENDING = f"fanned_out_at IS NULL AND faults < {EVENT_FAULTS_MAX}"
 DELIVERY_IS_PENDING = "state = 'pending'"
+NO_CALLBACK = "order_id IS NULL"
 # Declined or still open. What has failed otherwise, because the processor was away, says nothing of who tried what.
 _WAS_TRIED = "failure IS NULL AND status IN ('processing', 'unknown', 'failed')"
 OWNER_HAS_TRIED = f"owner_attempt IS NOT NULL AND {_WAS_TRIED}"
@@ -277,7 +278,8 @@ webhook_endpoints = Table(
     CheckConstraint("(state = 'disabled') = (disabled_because IS NOT NULL)", name="reason_when_disabled"),
     CheckConstraint("(secret IS NULL) = (order_id IS NOT NULL)", name="secret_unless_callback"),
     CheckConstraint("(previous_secret IS NULL) = (previous_secret_until IS NULL)", name="previous_secret_ends"),
-    Index("ix_webhook_endpoints_created_by", "created_by", "id"),
+    # Of callbacks there may be one for every order.
+    Index("ix_webhook_endpoints_created_by", "created_by", "id", **_where(NO_CALLBACK)),
     Index("ix_webhook_endpoints_owner", "owner_sub", **_where("state = 'enabled'")),
     Index("ix_webhook_endpoints_order", "order_id", **_where("order_id IS NOT NULL")),
 )

@@ -14,10 +14,12 @@ from payorder.local.issuer.signing import PUBLIC_CLIENT
 SCOPES: Mapping[str, str] = {
     "read:orders": "read your orders and payments",
     "write:orders": "make, pay and cancel orders for you",
+    "webhooks": "send the events of your orders to URLs, for you",
     "admin": "administer the orders of everybody",
     "act:any-owner": "act on the orders of everybody, as a service does",
 }
 _ORDERS = frozenset({"read:orders", "write:orders"})
+_USERS = _ORDERS | {"webhooks"}
 
 PASSWORD = "development"  # noqa: S105 - everybody's, and in the README
 SERVICE_SECRET = "payorder-service-development"  # noqa: S105 - likewise
@@ -37,7 +39,7 @@ class User:
 
 
 USERS: Mapping[str, User] = {
-    user.name: user for user in (User("ada", _ORDERS), User("grace", _ORDERS), User("admin", _ORDERS | {"admin"}))
+    user.name: user for user in (User("ada", _USERS), User("grace", _USERS), User("admin", _USERS | {"admin"}))
 }
 
 
@@ -83,13 +85,13 @@ CLIENTS: Mapping[str, Client] = {
         Client(
             client_id=PUBLIC_CLIENT,
             secret=None,
-            scopes=_ORDERS | {"admin"},
+            scopes=_USERS | {"admin"},
             grants=frozenset({"authorization_code", "refresh_token"}),
         ),
         Client(
             client_id="payorder-service",
             secret=SERVICE_SECRET,
-            scopes=_ORDERS | {"act:any-owner"},
+            scopes=_USERS | {"act:any-owner"},
             grants=frozenset({"client_credentials"}),
         ),
     )

@@ -48,7 +48,14 @@ def _create_endpoints() -> None:  # long: one table
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_webhook_endpoints_order_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_endpoints")),
     )
-    op.create_index("ix_webhook_endpoints_created_by", "webhook_endpoints", ["created_by", "id"], unique=False)
+    op.create_index(
+        "ix_webhook_endpoints_created_by",
+        "webhook_endpoints",
+        ["created_by", "id"],
+        unique=False,
+        postgresql_where=sa.text("order_id IS NULL"),
+        sqlite_where=sa.text("order_id IS NULL"),
+    )
     op.create_index(
         "ix_webhook_endpoints_owner",
         "webhook_endpoints",

@@ -1,0 +1,88 @@
+"""Webhook endpoints where the settings matter: how many, sealed with which keys, and which networks are open."""
+
+import asyncio
+import base64
+from collections import Counter
+from pathlib import Path
+
+from pydantic import SecretStr
+from sqlalchemy import select
+
+from conftest import ENGINES, NewMigrated
+from payorder.adapters.database.engine import Database
+from payorder.adapters.database.tables import webhook_endpoints
+from payorder.adapters.sealing import FernetBox
+from payorder.domain.secret import Secret
+from service.conftest import Serve
+from support.doors import Answer, Body
+from support.requests import ENDPOINT
+from support.service import Service, serving, until
+from support.webhooks import is_signed_with, receiving
+
+OLD, NEW = (base64.urlsafe_b64encode(key * 32).decode() for key in (b"o", b"n"))
+
+
+async def create(service: Service, **fields: str) -> Answer:
+    return await service.grpc.call("CreateWebhookEndpoint", ENDPOINT | fields, token=service.token(scope="webhooks"))
+
+
+async def test_nobody_has_more_endpoints_than_the_setting_says(serve: Serve) -> None:
+    async with serve(webhook_endpoints_max=3) as service:
+        answers = await asyncio.gather(*(create(service) for _ in range(8)))
+        assert {None: 3, "WEBHOOK_LIMIT_REACHED": 5} == Counter(answer.reason for answer in answers)
+        made = next(answer.body["id"] for answer in answers if answer.reason is None)
+        token = service.token(scope="webhooks")
+        await service.grpc.call("DeleteWebhookEndpoint", {"endpointId": made}, token=token)
+        assert ["OK", "FAILED_PRECONDITION"] == [(await create(service)).code, (await create(service)).code]
+
+
+async def test_a_network_inside_is_closed_until_an_operator_opens_it(serve: Serve) -> None:
+    async with serve(webhook_networks_allowed="") as service:
+        for url in ("http://127.0.0.1:9/", "http://127.0.0.2/", "http://10.1.2.3/"):
+            assert {"url": "url_refused"} == (await create(service, url=url)).faults
+    async with serve(webhook_networks_allowed="10.1.0.0/16 127.0.0.1/32") as service:
+        opened = [(await create(service, url=f"http://{host}/")).code for host in ("10.1.2.3", "127.0.0.1")]
+        closed = [(await create(service, url=f"http://{host}/")).code for host in ("10.2.2.3", "127.0.0.2")]
+        assert ["OK"] * 2 + ["INVALID_ARGUMENT"] * 2 == opened + closed
+
+
+async def test_a_secret_is_stored_sealed_and_its_key_can_be_changed_over(
+    tmp_path: Path, new_migrated: NewMigrated
+) -> None:
+    for engine in ENGINES:
+        url = await new_migrated(engine, tmp_path)
+        async with receiving() as receiver:
+            async with serving(tmp_path, url, migrates=False, webhook_secret_keys=SecretStr(OLD)) as service:
+                endpoint = (await create(service, url=receiver.url)).body
+            sealed = await sealed_in(url)
+            assert endpoint["secret"].encode() not in sealed
+            assert base64.b64decode(endpoint["secret"].removeprefix("whsec_")) not in sealed
+            assert endpoint["secret"] == FernetBox([Secret(OLD)]).open(sealed).reveal()
+
+            both = SecretStr(f"{NEW} {OLD}")
+            async with serving(tmp_path, url, migrates=False, webhook_secret_keys=both) as service:
+                name = {"endpointId": endpoint["id"]}
+                await deliver_test_event(service, name)
+                rotated = await service.grpc.call("RotateSecret", name, token=service.token(scope="webhooks"))
+            assert rotated.body["secret"] == FernetBox([Secret(NEW)]).open(await sealed_in(url)).reveal()
+        assert [True] == [is_signed_with(received, endpoint["secret"]) for received in receiver.received]
+
+
+async def deliver_test_event(service: Service, name: Body) -> None:
+    """Sent, and delivered."""
+    token = service.token(scope="webhooks")
+    await service.grpc.call("SendTestEvent", name, token=token)
+    listed = await until(
+        lambda: service.grpc.call("ListDeliveries", name, token=token),
+        lambda answer: "delivered" == answer.body["data"][0]["status"],
+    )
+    assert "delivered" == listed.body["data"][0]["status"]
+
+
+async def sealed_in(url: str) -> bytes:
+    """What is kept of the one secret there is."""
+    database = Database(url, pool_size=1, pool_timeout_seconds=5)
+    async with database.read() as connection:
+        sealed = (await connection.execute(select(webhook_endpoints.c.secret))).scalar_one()
+    await database.close()
+    return bytes(sealed)
