@@ -367,6 +367,19 @@ async def test_what_failed_is_listed_by_its_status_and_says_no_more_than_its_cla
     assert (1, False, None) == history_of(lost)[0]
 
 
+async def test_deliveries_are_listed_a_page_at_a_time(user: User) -> None:
+    endpoint = await user.endpoint()
+    name = {"endpointId": endpoint["id"]}
+    sent = [(await user.good("SendTestEvent", name))["id"] for _ in range(3)]
+    first = await user.good("ListDeliveries", name, pageSize=2)
+    token = first["nextPageToken"]
+    second = await user.good("ListDeliveries", name, pageSize=2, pageToken=token)
+    assert (sent[::-1], "") == ([each["id"] for each in first["data"] + second["data"]], second["nextPageToken"])
+    for other in (name | {"status": "dead"}, {"endpointId": (await user.endpoint())["id"]}):
+        refused = await user.call("ListDeliveries", other, pageSize=2, pageToken=token)
+        assert {"pageToken": "invalid_format"} == refused.faults
+
+
 async def test_what_happened_before_there_was_an_endpoint_can_be_replayed(user: User) -> None:
     order = await user.paid_order()
     async with receiving() as receiver:
@@ -378,6 +391,9 @@ async def test_what_happened_before_there_was_an_endpoint_can_be_replayed(user: 
         )
         assert 2 == replayed["replayedCount"]
         deliveries = await user.deliveries_when(endpoint, are_delivered(2))
+        choosy = await user.endpoint(eventTypes=["payment.succeeded", "refund.failed"])
+        assert 1 == (await user.good("ReplayDeliveries", endpointId=choosy["id"], since=LONG_AGO))["replayedCount"]
+        assert ["payment.succeeded"] == [each["eventType"] for each in await user.deliveries(choosy)]
     assert {"order.statusChanged", "payment.succeeded"} == {each["eventType"] for each in deliveries}
     assert {order} == {each["orderId"] for each in deliveries}
     assert {each["eventId"] for each in deliveries} == {each.json["eventId"] for each in receiver.received}
