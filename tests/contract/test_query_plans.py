@@ -95,6 +95,8 @@ MANY: Mapping[str, str | tuple[str, ...]] = {
     "endpoints._FIRST_PAGE": "webhook_endpoints created_by=",
     "endpoints._NEXT_PAGE": "webhook_endpoints created_by= id<",
     "endpoint_deliveries._FITTING": "webhook_deliveries endpoint_id= id<",
+    "endpoint_deliveries._SOME": "webhook_deliveries endpoint_id=",
+    "endpoint_deliveries._REMOVE_SOME": "webhook_deliveries endpoint_id=",
     "endpoint_deliveries._END": "webhook_deliveries endpoint_id= id<",
     "endpoint_deliveries._ATTEMPTS": ("webhook_attempts delivery_id=", "webhook_attempts delivery_id= number>"),
     # So many entries are looked at in a call.

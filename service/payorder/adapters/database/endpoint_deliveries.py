@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Text, bindparam, insert, or_, select, update
+from sqlalchemy import Text, bindparam, delete, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from payorder.adapters.database.clock import now_milliseconds
@@ -18,6 +18,8 @@ from payorder.ports.store import PageRequest
 # How many are looked at for a page of those in one state, none of which need be in it.
 LOOKED_AT_MAX = 10_000
 _ATTEMPTS_SHOWN = 20
+# An endpoint may have had more of them than one statement can remove in its time.
+_REMOVED_AT_ONCE = 5000
 # Behind all ids.
 _LAST = "g"
 
@@ -67,6 +69,18 @@ _REPLAY = (
     .values(state=DeliveryState.PENDING, next_attempt_at=now_milliseconds())
     .returning(*_COLUMNS)
 )
+_SOME = (
+    select(webhook_deliveries.c.id)
+    .where(webhook_deliveries.c.endpoint_id == bindparam("of_endpoint"))
+    .limit(_REMOVED_AT_ONCE)
+)
+_REMOVE_SOME = delete(webhook_deliveries).where(webhook_deliveries.c.id.in_(_SOME))
+
+
+async def remove_some(connection: AsyncConnection, endpoint_id: str) -> bool:
+    """Of an endpoint that gets no more; whether there may be more to remove."""
+    removed = await connection.execute(_REMOVE_SOME, {"of_endpoint": endpoint_id})
+    return removed.rowcount == _REMOVED_AT_ONCE
 
 
 async def add(connection: AsyncConnection, delivery: NewDelivery) -> None:

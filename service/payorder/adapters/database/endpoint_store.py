@@ -56,7 +56,10 @@ class DatabaseEndpoints:
         return changed
 
     async def delete(self, endpoint_id: str, call: CallRecord) -> None:
-        await self._database.write(lambda connection: endpoints.remove(connection, endpoint_id, call))
+        await self._database.write(lambda connection: endpoints.begin_removal(connection, endpoint_id, call))
+        while await self._database.write(lambda connection: endpoint_deliveries.remove_some(connection, endpoint_id)):
+            pass
+        await self._database.write(lambda connection: endpoints.remove(connection, endpoint_id, call.origin.actor))
         self._on_change("webhook.deleted", endpoint_id)
 
     async def rotate(self, endpoint_id: str, secret: NewSecret, at: datetime, call: CallRecord) -> Endpoint:

@@ -30,7 +30,8 @@ _COUNT_OF_ORDER = (
     select(func.count()).select_from(webhook_endpoints).where(webhook_endpoints.c.order_id == bindparam("of_order"))
 )
 _GET = select(webhook_endpoints).where(*_OF_CALLER)
-_GET_LOCKED = _GET.with_for_update()
+# Whoever writes a delivery meanwhile need not wait.
+_GET_LOCKED = _GET.with_for_update(key_share=True)
 _FIRST_PAGE = (
     select(webhook_endpoints)
     .where(_CREATED_BY, _NO_CALLBACK)
@@ -63,6 +64,14 @@ _ROTATE = (
         updated_at=bindparam("at"),
     )
     .returning(webhook_endpoints)
+)
+_DISABLE = (
+    update(webhook_endpoints)
+    .where(*_OF_CALLER)
+    .values(
+        state=EndpointState.DISABLED,
+        disabled_because=func.coalesce(webhook_endpoints.c.disabled_because, DisabledBecause.OWNER),
+    )
 )
 _DELETE = delete(webhook_endpoints).where(*_OF_CALLER)
 
@@ -157,11 +166,16 @@ async def rotate(
     return _to_endpoint((await connection.execute(_ROTATE, values)).one())
 
 
-async def remove(connection: AsyncConnection, endpoint_id: str, call: CallRecord) -> None:
+async def begin_removal(connection: AsyncConnection, endpoint_id: str, call: CallRecord) -> None:
+    """Write down that it is to go, and let nothing new come to it."""
     await audit.add_call(connection, call)
-    removed = await connection.execute(_DELETE, {"endpoint_id": endpoint_id, "caller": call.origin.actor})
-    if removed.rowcount == 0:
+    disabled = await connection.execute(_DISABLE, {"endpoint_id": endpoint_id, "caller": call.origin.actor})
+    if disabled.rowcount == 0:
         raise WebhookNotFound
+
+
+async def remove(connection: AsyncConnection, endpoint_id: str, created_by: str) -> None:
+    await connection.execute(_DELETE, {"endpoint_id": endpoint_id, "caller": created_by})
 
 
 async def _get_row(connection: AsyncConnection, statement: Any, endpoint_id: str, created_by: str) -> Any:
