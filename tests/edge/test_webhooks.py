@@ -1,5 +1,6 @@
 """Webhook endpoints through every door, from their creation to what arrives at a receiver."""
 
+import base64
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -7,13 +8,15 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from support.doors import Answer, Body, Door
 from support.orders import Orders
 from support.requests import APPROVED, CALLBACK, DECLINED, ENDPOINT, ORDER, payment, some_id
 from support.service import until
 from support.stack import Stack
-from support.webhooks import is_signed_with, receiving
+from support.webhooks import Received, is_signed_with, receiving
 
 SCOPE = "read:orders write:orders webhooks"
 LONG_AGO = "2020-01-01T00:00:00Z"
@@ -405,7 +408,8 @@ async def test_a_service_hears_of_everybodys_orders(stack: Stack, door: Door, us
         endpoint = await service.endpoint(url=receiver.url, allUsers=True)
         order = await user.paid_order()
         assert endpoint.get("userId") is None
-        await until(lambda: service.deliveries(endpoint), lambda found: order in {each["orderId"] for each in found})
+        found = await service.deliveries_when(endpoint, lambda found: order in {each["orderId"] for each in found})
+        assert order in {each["orderId"] for each in found}
         await service.good("DeleteWebhookEndpoint", endpointId=endpoint["id"])
         theirs = await service.endpoint(userId=user.name)
         assert user.name == theirs["userId"]
@@ -415,19 +419,42 @@ async def test_a_service_hears_of_everybodys_orders(stack: Stack, door: Door, us
 # Callbacks
 
 
-async def test_a_callback_is_made_once_when_its_order_is_paid(user: User) -> None:
+async def test_a_callback_is_made_once_when_its_order_is_paid(stack: Stack, user: User) -> None:
     order = str((await user.good("CreateOrder", ORDER))["id"])
-    answer = await user.call("RequestCallback", CALLBACK, orderId=order)
+    async with receiving() as receiver:
+        answer = await user.call("RequestCallback", CALLBACK, orderId=order, callbackUrl=receiver.url)
+        callback = await made_callback(user, order, answer)
+        await user.good("PayOrder", orderId=order, payment=payment())
+        (delivery,) = await user.deliveries_when(callback, are_delivered(1))
+    done = await user.good("GetWebhookEndpoint", endpointId=callback["id"])
+    assert ("disabled", "done") == (done["status"], done["disabledBecause"])
+    (received,) = receiver.received
+    told = {"requestId": callback["id"], "orderId": order, "status": "COMPLETED"}
+    assert told == without(received.json, "result", "timestamp")
+    assert (order, "approved") == (received.json["result"]["id"], received.json["result"]["status"])
+    assert delivery["eventId"] == received.headers["webhook-id"]
+    keys = (await stack.rest.send("GET", "/.well-known/receipt-keys")).body["keys"]
+    assert is_signed_by(keys[0]["x"], received)
+
+
+async def made_callback(user: User, order: str, answer: Answer) -> Body:
     assert ("OK", {}) == (answer.code, answer.body)
     assert answer.http in (201, None)
     (callback,) = (await user.good("ListWebhookEndpoints", orderId=order))["data"]
     assert (order, "enabled", None) == (callback["orderId"], callback["status"], callback.get("secret"))
     assert [] == (await user.good("ListWebhookEndpoints"))["data"]
-    await user.good("PayOrder", orderId=order, payment=payment())
-    (delivery,) = await user.deliveries_when(callback, lambda found: 1 == len(found))
-    assert order == delivery["orderId"]
-    done = await user.good("GetWebhookEndpoint", endpointId=callback["id"])
-    assert ("disabled", "done") == (done["status"], done["disabledBecause"])
+    return dict(callback)
+
+
+def is_signed_by(public_key: str, received: Received) -> bool:
+    """By Ed25519, as Standard Webhooks has it; the key is that of a JWK (RFC 8037)."""
+    key = Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(public_key + "="))
+    text = f"{received.headers['webhook-id']}.{received.headers['webhook-timestamp']}.".encode() + received.body
+    try:
+        key.verify(base64.b64decode(received.headers["webhook-signature"].removeprefix("v1a,")), text)
+    except InvalidSignature:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("state", ["paid", "cancelled"])
