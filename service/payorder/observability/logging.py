@@ -64,7 +64,7 @@ class CallLog:
         self._logger.error("fault", request_id=request_id, faults=[_describe(each) for each in _chain(fault)])
 
     def change(self, what: str, subject_id: str) -> None:
-        """What was written, of which order, payment or refund."""
+        """What was written, of which order, payment, refund or webhook."""
         self._logger.info("change", what=what, id=subject_id)
 
     def finding(self, kind: str, *, payment_id: str) -> None:

@@ -1,4 +1,4 @@
-"""The Endpoints port on a database: each method is one transaction around the statements of its tables."""
+"""The Endpoints port on a database: each method is one transaction, but `delete`, which may need many."""
 
 from collections.abc import Callable
 from datetime import datetime
