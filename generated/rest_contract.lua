@@ -88,6 +88,12 @@ return {
     query = { pageSize = true, pageToken = true, userId = true },
   },
   {
+    rpc = "payments.v1.OrderService/WatchOrder",
+    method = "GET",
+    segments = { { literal = "orders" }, { parameter = "order_id" }, { literal = "events" } },
+    query = { afterSequence = true },
+  },
+  {
     rpc = "payments.v1.OrderService/CancelOrder",
     method = "DELETE",
     segments = { { literal = "orders" }, { parameter = "order_id" } },

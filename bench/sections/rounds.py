@@ -29,7 +29,7 @@ async def round_seconds(database_url: str, count: int) -> list[float]:
         Database(database_url, pool_size=10, pool_timeout_seconds=5),
         reconcile_after_seconds=25,
         limits=AttemptLimits(declines_per_order=0, attempts_per_owner=0, attempts_per_source=0, window_seconds=3600),
-        on_change=lambda _what, _subject_id: None,
+        on_change=lambda *_: None,
     )
     reconcile = _reconcile(store)
     seconds = []

@@ -13,6 +13,7 @@ import stamina
 from payorder.adapters.database import roles
 from payorder.adapters.database.endpoint_store import DatabaseEndpoints
 from payorder.adapters.database.engine import Database
+from payorder.adapters.database.listening import EventListener
 from payorder.adapters.database.outbox import DatabaseOutbox
 from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.receipts.printer import Printer
@@ -61,6 +62,7 @@ from payorder.workflows.seal_audit_log import SealAuditLog
 from payorder.workflows.sign_receipt import SignReceipt
 from payorder.workflows.sign_webhook import SignWebhook
 from payorder.workflows.watch_declines import WatchDeclines
+from payorder.workflows.watch_order import WatchedOrders, WatchLimits, WatchOrder
 
 PROCESSORS = "payorder.processors"
 _COMPARE_TIMEOUT_SECONDS = 60.0
@@ -96,7 +98,7 @@ async def running(settings: Settings, *, worker: int | None = None) -> AsyncIter
     """The service from its first connection to the end of its last payment; `worker` shares its port with others."""
     # By default every retry is logged with the arguments of what is retried.
     stamina.instrumentation.set_on_retry_hooks([])
-    log, clock = CallLog(worker), SystemClock()
+    log, clock, watched = CallLog(worker), SystemClock(), WatchedOrders()
     database = open_database(settings)
     await refuse_mighty_role(settings, database)
     processor = load_processor(settings)
@@ -104,14 +106,18 @@ async def running(settings: Settings, *, worker: int | None = None) -> AsyncIter
     signer = _receipt_signer(settings, log)
     deliver = _deliver(settings, database, receivers, signer, clock, log)
     fan_out = _fan_out(settings, database, deliver, log)
-    store = _store(settings, database, fan_out, log)
+    store = _store(settings, database, fan_out, watched, log)
     telling = _telling(settings, database, store, receivers, signer, deliver, clock, log)
     background = Background(on_fault=log.fault)
     tokens = _tokens(settings, log)
+    watch_order, listening = _watch_order(settings, store, database, watched, clock, log)
     server, reconcile = _assemble(
-        settings, store, processor, clock, background, tokens, log, telling, shares_port=worker is not None
+        *(settings, store, processor, clock, background, tokens, log),
+        telling=telling,
+        watch_order=watch_order,
+        shares_port=worker is not None,
     )
-    loops: list[Loop] = [reconcile, fan_out, deliver, *_keeping(settings, store, log)]
+    loops: list[Loop] = [reconcile, fan_out, deliver, watch_order, *listening, *_keeping(settings, store, log)]
     looping = {asyncio.create_task(loop.run()): loop for loop in loops}
     try:
         port = await server.start()
@@ -128,6 +134,43 @@ async def running(settings: Settings, *, worker: int | None = None) -> AsyncIter
         await tokens.close()
         await processor.close()
         await store.close()
+
+
+def _store(
+    settings: Settings, database: Database, fan_out: FanOutEvents, watched: WatchedOrders, log: CallLog
+) -> DatabaseStore:
+    def changed(what: str, subject_id: str, order_id: str) -> None:
+        _changed(log, fan_out, what, subject_id)
+        watched.wake(order_id)
+
+    return DatabaseStore(
+        database,
+        reconcile_after_seconds=settings.reconcile_after_seconds,
+        limits=_attempt_limits(settings),
+        on_change=changed,
+    )
+
+
+def _watch_order(
+    settings: Settings, store: DatabaseStore, database: Database, watched: WatchedOrders, clock: Clock, log: CallLog
+) -> tuple[WatchOrder, list[Loop]]:
+    """Also who hears of what other processes write: on SQLite nobody does, but by asking."""
+    watch_order = WatchOrder(
+        store=store,
+        watched=watched,
+        clock=clock,
+        limits=WatchLimits(
+            at_most=settings.watches_max,
+            per_caller=settings.watches_per_caller_max,
+            life_seconds=settings.watch_life_seconds,
+            quiet_seconds=settings.watch_quiet_seconds,
+            poll_every_seconds=settings.watch_poll_seconds,
+        ),
+        on_fault=log.fault,
+    )
+    if database.url.get_backend_name() == "sqlite":
+        return watch_order, []
+    return watch_order, [EventListener(database.url, watched.wake)]
 
 
 async def _end(looping: Mapping["asyncio.Task[None]", Loop], timeout_seconds: float) -> None:
@@ -162,15 +205,6 @@ async def refuse_mighty_role(settings: Settings, database: Database) -> None:
         raise SettingsFault("PAYORDER_DATABASE_URL: the database does not answer, so its role is not known") from away
 
 
-def _store(settings: Settings, database: Database, fan_out: FanOutEvents, log: CallLog) -> DatabaseStore:
-    return DatabaseStore(
-        database,
-        reconcile_after_seconds=settings.reconcile_after_seconds,
-        limits=_attempt_limits(settings),
-        on_change=lambda what, subject_id: _changed(log, fan_out, what, subject_id),
-    )
-
-
 def _attempt_limits(settings: Settings) -> AttemptLimits:
     return AttemptLimits(
         declines_per_order=settings.declines_per_order_max,
@@ -200,15 +234,16 @@ def _assemble(
     background: Background,
     tokens: JwtVerifier,
     log: CallLog,
-    telling: _Telling,
     *,
+    telling: _Telling,
+    watch_order: WatchOrder,
     shares_port: bool,
 ) -> tuple[EdgeServer, Reconcile]:
     keys = IdempotencyKeys(settings.fingerprint_secrets)
     reconcile = _reconcile(settings, store, processor, clock, log)
     pay_order = _pay_order(settings, store, processor, clock, background)
     server = EdgeServer(
-        orders=_orders(store, clock, background, reconcile, telling, keys),
+        orders=_orders(store, clock, background, reconcile, telling, watch_order, keys),
         payments=PaymentServicer(
             pay_order=pay_order,
             store=store,
@@ -236,6 +271,7 @@ def _orders(
     background: Background,
     reconcile: Reconcile,
     telling: _Telling,
+    watch_order: WatchOrder,
     keys: IdempotencyKeys,
 ) -> OrderServicer:
     cancel_order = CancelOrder(
@@ -248,6 +284,7 @@ def _orders(
     )
     return OrderServicer(
         create_order=CreateOrder(store=store, clock=clock, new_id=new_id, render=to_order_reply),
+        watch_order=watch_order,
         cancel_order=cancel_order,
         request_callback=telling.request_callback,
         store=store,

@@ -110,6 +110,12 @@ class Settings(BaseSettings):
     backlog_max: Annotated[int, Field(ge=1)] = 256
     request_bytes_max: Annotated[int, Field(ge=1024)] = 64 * 1024
     calls_max: Annotated[int, Field(ge=1)] = 8192
+    # The edge cuts streams off after ten minutes, and those on which nothing is sent for one.
+    watches_max: Annotated[int, Field(ge=0, le=10_000)] = 1000
+    watches_per_caller_max: Annotated[int, Field(ge=1)] = 100
+    watch_life_seconds: Annotated[float, Field(gt=0, le=600)] = 600.0
+    watch_quiet_seconds: Annotated[float, Field(gt=0, le=30)] = 15.0
+    watch_poll_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0
     reflection: bool | None = None
     drain_seconds: Annotated[float, Field(ge=0)] = 30.0
 

@@ -28,6 +28,7 @@ SCOPES = {
     "OrderService/CreateOrder": "write:orders",
     "OrderService/GetOrder": "read:orders",
     "OrderService/ListOrders": "read:orders",
+    "OrderService/WatchOrder": "read:orders",
     "OrderService/CancelOrder": "write:orders",
     "OrderService/RequestCallback": "write:orders",
     "PaymentService/PayOrder": "write:orders",
@@ -77,6 +78,7 @@ REASONS = {
     "PAYMENT_DECLINED": ("FAILED_PRECONDITION", 422),
     "PROCESSOR_UNAVAILABLE": ("UNAVAILABLE", 503),
     "RATE_LIMITED": ("RESOURCE_EXHAUSTED", 429),
+    "WATCH_LIMIT_REACHED": ("RESOURCE_EXHAUSTED", 429),
     "BUSY": ("UNAVAILABLE", 503),
     "DEADLINE_TOO_SHORT": ("DEADLINE_EXCEEDED", 504),
     "INTERNAL": ("INTERNAL", 500),
@@ -106,7 +108,7 @@ def test_every_reason_is_told_as_the_contract_says() -> None:
 
 def test_only_what_may_be_repeated_says_when() -> None:
     repeatable = {status.reason_name(row) for row in STATUS.values() if row.retry_after_seconds is not None}
-    assert {"RATE_LIMITED", "BUSY", "PROCESSOR_UNAVAILABLE"} == repeatable
+    assert {"RATE_LIMITED", "WATCH_LIMIT_REACHED", "BUSY", "PROCESSOR_UNAVAILABLE"} == repeatable
 
 
 def test_every_payment_status_is_shown_in_lower_case() -> None:

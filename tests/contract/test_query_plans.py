@@ -85,6 +85,8 @@ MANY: Mapping[str, str | tuple[str, ...]] = {
     ),
     "deliveries._DUE": "webhook_deliveries endpoint_id= next_attempt_at<",
     "deliveries._CLAIM_OF_ONE": "webhook_deliveries endpoint_id= next_attempt_at<",
+    # At most so many at a time, of one order.
+    "events._AFTER": "events order_id= seq>",
     "findings._KNOWN": "findings processor_reference=",  # one of each kind
     "orders._FIRST_PAGE": "orders owner_sub=",
     "orders._NEXT_PAGE": "orders owner_sub= id<",

@@ -13,7 +13,9 @@ from support.service import Service, serving
 
 NAMES = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"]
 METHODS = {
-    "payments.v1.OrderService": {"CreateOrder", "GetOrder", "ListOrders", "CancelOrder", "RequestCallback"},
+    "payments.v1.OrderService": {
+        *("CreateOrder", "GetOrder", "ListOrders", "WatchOrder", "CancelOrder", "RequestCallback"),
+    },
     "payments.v1.PaymentService": {
         *("PayOrder", "GetPayment", "ListPayments", "GetReceipt", "RenderReceipt", "GetReceiptKeys"),
     },

@@ -18,7 +18,6 @@ from payorder.adapters.tokens.files import DisabledSubjects, FileKeySet
 from payorder.adapters.tokens.verifier import JwtVerifier, TokenRules
 from payorder.domain.errors import Unauthenticated
 from payorder.local.issuer import Issuer
-from payorder.ports.tokens import Caller
 from support.forged_tokens import ACCEPTED, DAY, REFUSED
 from support.issuers import RULES, Signer, cause_of, encoded, jwk, new_keys
 
@@ -48,7 +47,8 @@ def verifier(tmp_path: Path) -> JwtVerifier:
 
 @pytest.mark.parametrize("good", ACCEPTED.values(), ids=ACCEPTED)
 async def test_a_good_token_is_its_callers(verifier: JwtVerifier, good: Callable[[Signer], str]) -> None:
-    assert Caller("alice", frozenset({"read:orders", "write:orders"})) == await verifier.verify(good(SIGNER), None)
+    caller = await verifier.verify(good(SIGNER), None)
+    assert ("alice", {"read:orders", "write:orders"}) == (caller.subject, caller.scopes)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ What is sent and what comes back is written down in support.leaks, for the searc
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -25,6 +26,7 @@ from payments.v1.problem_pb2 import Problem
 from payments.v1.webhook_service_pb2_grpc import WebhookServiceStub
 from payorder.edge.status import STATUS
 from support.leaks import LEDGER
+from support.server_sent_events import EVENT_STREAM, events_in
 
 Body = dict[str, Any]
 
@@ -35,6 +37,7 @@ ROUTES: Mapping[str, tuple[str, str, str | None]] = {
     "CreateOrder": ("POST", "/orders", "*"),
     "GetOrder": ("GET", "/orders/{orderId}", None),
     "ListOrders": ("GET", "/orders", None),
+    "WatchOrder": ("GET", "/orders/{orderId}/events", None),
     "CancelOrder": ("DELETE", "/orders/{orderId}", None),
     "PayOrder": ("POST", "/orders/{orderId}/payment", "payment"),
     "GetPayment": ("GET", "/payments/{paymentId}", None),
@@ -68,7 +71,10 @@ DOCUMENTS = ("text/html", "application/pdf")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`body` is the resource or the problem, as JSON; `reason` is None for a good answer."""
+    """`body` is the resource or the problem, as JSON; `reason` is None for a good answer.
+
+    Of a stream it is the first event, after which the stream is left.
+    """
 
     code: str
     http: int | None
@@ -155,13 +161,34 @@ class RestDoor:
         params = {name: str(value) for name, value in (query or {}).items()}
         LEDGER.sent(data)
         async with self._session.request(method, target, data=data, params=params, headers=sent) as response:
-            content = await response.read()
+            is_stream = response.content_type == EVENT_STREAM
+            content = (await anext(events_in(response))).data.encode() if is_stream else await response.read()
             LEDGER.received(content, b"\n".join(b": ".join(header) for header in response.raw_headers))
             if response.content_type in DOCUMENTS:
                 return Answer("OK", response.status, {}, response.headers, content=content)
             text = content.decode()
             body = json.loads(text) if text else {}
             return Answer(_code_of(response.status, body), response.status, body, response.headers, text)
+
+    @asynccontextmanager
+    async def watch(self, order: str, *, token: str, after: int = 0) -> AsyncIterator[AsyncIterator[Body]]:
+        """The events of an order, until it is left."""
+        async with self.stream(f"/orders/{order}/events?afterSequence={after}", token=token) as response:
+            yield _written_down(json.loads(event.data) async for event in events_in(response))
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, *, token: str, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer that is read as it comes; asked for again while the service is busy."""
+        sent = {"authorization": f"Bearer {token}"} | dict(headers or {})
+        for_long = aiohttp.ClientTimeout(total=60)
+        for delay_seconds in (*BUSY_DELAYS_SECONDS, None):
+            async with self._session.get(self.url + path, headers=sent, timeout=for_long) as response:
+                if response.status != 503 or delay_seconds is None:
+                    yield response
+                    return
+            await asyncio.sleep(delay_seconds)
 
     async def send_raw(self, request: bytes, *, waits_seconds: float = 5) -> Answer:
         """Bytes on a connection of their own. `http` is None when it is closed, or left open, without an answer."""
@@ -177,6 +204,12 @@ class RestDoor:
             return Answer("-", None, {})
         finally:
             writer.transport.abort()
+
+
+async def _written_down(events: AsyncIterator[Body]) -> AsyncIterator[Body]:
+    async for event in events:
+        LEDGER.received(json.dumps(event).encode())
+        yield event
 
 
 async def _read_answer(reader: asyncio.StreamReader) -> Answer:
@@ -225,13 +258,35 @@ class GrpcDoor:
         LEDGER.sent(request)
         call = method(to_message(rpc, request), metadata=metadata, timeout=timeout_seconds)
         try:
-            answer = await call
+            answer = await (call.read() if isinstance(call, grpc.aio.UnaryStreamCall) else call)
         except grpc.aio.AioRpcError as error:
             return answer_of(error)
         headers = {key: str(value) for key, value in await call.initial_metadata()}
+        call.cancel()
         LEDGER.received(answer.SerializeToString(), str(headers).encode())
-        body = json_format.MessageToDict(answer, always_print_fields_with_no_presence=True)
-        return Answer("OK", None, body, headers, str(answer))
+        return Answer("OK", None, to_body(answer), headers, str(answer))
+
+    @asynccontextmanager
+    async def watch(self, order: str, *, token: str, after: int = 0) -> AsyncIterator[AsyncIterator[Body]]:
+        """The events of an order, to the end of the stream or until it is left."""
+        async with aclosing(self._events(order, token, after)) as events:
+            yield events
+
+    async def _events(self, order: str, token: str, after: int) -> AsyncGenerator[Body, None]:
+        request = order_service_pb2.WatchOrderRequest(order_id=order, after_sequence=after)
+        for delay_seconds in (*BUSY_DELAYS_SECONDS, None):
+            call = self._orders.WatchOrder(request, metadata=(("authorization", f"Bearer {token}"),))
+            try:
+                async for event in _written_down(to_body(message) async for message in call):
+                    yield event
+            except grpc.aio.AioRpcError as error:
+                if delay_seconds is None or answer_of(error).reason != "BUSY":
+                    raise
+            else:
+                return
+            finally:
+                call.cancel()
+            await asyncio.sleep(delay_seconds)
 
     def _method(self, rpc: str) -> Any:
         if rpc == "ListAllOrders":
@@ -255,6 +310,10 @@ def answer_of(error: grpc.aio.AioRpcError) -> Answer:
     assert problem.reason == info.reason
     body = json_format.MessageToDict(problem, always_print_fields_with_no_presence=True)
     return Answer(error.code().name, problem.status, body, headers, text, dict(info.metadata))
+
+
+def to_body(message: Any) -> Body:
+    return json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
 
 
 def to_message(rpc: str, request: Body) -> Any:

@@ -63,7 +63,7 @@ def reconcile(due_at_once: DatabaseStore, processor: Silent) -> Reconcile:
     return reconcile_with(due_at_once, processor, [].append)
 
 
-def ignore(_what: str, _of: str) -> None:
+def ignore(_what: str, _of: str, _order: str) -> None:
     """Nobody listens."""
 
 

@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from payments.v1 import order_pb2 as payments_dot_v1_dot_order__pb2
+from payments.v1 import order_event_pb2 as payments_dot_v1_dot_order__event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpayments/v1/order_service.proto\x12\x0bpayments.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17payments/v1/order.proto\"\xa8\x04\n\x12\x43reateOrderRequest\x12:\n\x06pet_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{1,64}$H\x00R\x05petId\x88\x01\x01\x12R\n\x0ctotal_amount\x18\x02 \x01(\tB/\xbaH,r\'2%^(0|[1-9][0-9]{0,11})(\\.[0-9]{1,4})?$\xc8\x01\x01R\x0btotalAmount\x12\x30\n\x08\x63urrency\x18\x03 \x01(\tB\x14\xbaH\x11r\x0c\x32\n^[A-Z]{3}$\xc8\x01\x01R\x08\x63urrency\x12\x39\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x12\xbaH\x0fr\r(\xf4\x03\x32\x08^\\P{C}*$H\x01R\x0b\x64\x65scription\x88\x01\x01\x12\x7f\n\x08metadata\x18\x05 \x03(\x0b\x32-.payments.v1.CreateOrderRequest.MetadataEntryB4\xbaH1\x9a\x01.\x10\x10\"\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,40}$*\x0er\x0c(d2\x08^\\P{C}*$R\x08metadata\x12\x30\n\x07user_id\x18\x06 \x01(\tB\x12\xbaH\x0fr\r\x18\xff\x01\x32\x08^\\P{C}+$H\x02R\x06userId\x88\x01\x01\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\t\n\x07_pet_idB\x0e\n\x0c_descriptionB\n\n\x08_user_id\"9\n\x0fGetOrderRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId\"\xc9\x01\n\x11ListOrdersRequest\x12+\n\tpage_size\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x01H\x00R\x08pageSize\x88\x01\x01\x12;\n\npage_token\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\tpageToken\x12\x30\n\x07user_id\x18\x03 \x01(\tB\x12\xbaH\x0fr\r\x18\xff\x01\x32\x08^\\P{C}+$H\x01R\x06userId\x88\x01\x01\x42\x0c\n\n_page_sizeB\n\n\x08_user_id\"d\n\x12ListOrdersResponse\x12&\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x12.payments.v1.OrderR\x04\x64\x61ta\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"<\n\x12\x43\x61ncelOrderRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId\"\xe2\x02\n\x16RequestCallbackRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId\x12G\n\x06\x61mount\x18\x02 \x01(\tB/\xbaH,r\'2%^(0|[1-9][0-9]{0,11})(\\.[0-9]{1,4})?$\xc8\x01\x01R\x06\x61mount\x12\x30\n\x08\x63urrency\x18\x03 \x01(\tB\x14\xbaH\x11r\x0c\x32\n^[A-Z]{3}$\xc8\x01\x01R\x08\x63urrency\x12k\n\ttimestamp\x18\x04 \x01(\tBM\xbaHJrE2C^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}(Z|[+-][0-9]{2}:[0-9]{2})$\xc8\x01\x01R\ttimestamp\x12\x38\n\x0c\x63\x61llback_url\x18\x05 \x01(\tB\x15\xbaH\x12r\r(\xd0\x0f\x32\x08^\\P{C}*$\xc8\x01\x01R\x0b\x63\x61llbackUrl\"\x19\n\x17RequestCallbackResponse2\x86\x04\n\x0cOrderService\x12V\n\x0b\x43reateOrder\x12\x1f.payments.v1.CreateOrderRequest\x1a\x12.payments.v1.Order\"\x12\x82\xd3\xe4\x93\x02\x0c\"\x07/orders:\x01*\x12[\n\x08GetOrder\x12\x1c.payments.v1.GetOrderRequest\x1a\x12.payments.v1.Order\"\x1d\x90\x02\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/orders/{order_id}\x12\x61\n\nListOrders\x12\x1e.payments.v1.ListOrdersRequest\x1a\x1f.payments.v1.ListOrdersResponse\"\x12\x90\x02\x01\x82\xd3\xe4\x93\x02\t\x12\x07/orders\x12\x61\n\x0b\x43\x61ncelOrder\x12\x1f.payments.v1.CancelOrderRequest\x1a\x12.payments.v1.Order\"\x1d\x90\x02\x02\x82\xd3\xe4\x93\x02\x14*\x12/orders/{order_id}\x12{\n\x0fRequestCallback\x12#.payments.v1.RequestCallbackRequest\x1a$.payments.v1.RequestCallbackResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x12/orders/{order_id}:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpayments/v1/order_service.proto\x12\x0bpayments.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x17payments/v1/order.proto\x1a\x1dpayments/v1/order_event.proto\"\xa8\x04\n\x12\x43reateOrderRequest\x12:\n\x06pet_id\x18\x01 \x01(\tB\x1e\xbaH\x1br\x19\x32\x17^[A-Za-z0-9_.:-]{1,64}$H\x00R\x05petId\x88\x01\x01\x12R\n\x0ctotal_amount\x18\x02 \x01(\tB/\xbaH,r\'2%^(0|[1-9][0-9]{0,11})(\\.[0-9]{1,4})?$\xc8\x01\x01R\x0btotalAmount\x12\x30\n\x08\x63urrency\x18\x03 \x01(\tB\x14\xbaH\x11r\x0c\x32\n^[A-Z]{3}$\xc8\x01\x01R\x08\x63urrency\x12\x39\n\x0b\x64\x65scription\x18\x04 \x01(\tB\x12\xbaH\x0fr\r(\xf4\x03\x32\x08^\\P{C}*$H\x01R\x0b\x64\x65scription\x88\x01\x01\x12\x7f\n\x08metadata\x18\x05 \x03(\x0b\x32-.payments.v1.CreateOrderRequest.MetadataEntryB4\xbaH1\x9a\x01.\x10\x10\"\x1ar\x18\x32\x16^[A-Za-z0-9_.-]{1,40}$*\x0er\x0c(d2\x08^\\P{C}*$R\x08metadata\x12\x30\n\x07user_id\x18\x06 \x01(\tB\x12\xbaH\x0fr\r\x18\xff\x01\x32\x08^\\P{C}+$H\x02R\x06userId\x88\x01\x01\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\t\n\x07_pet_idB\x0e\n\x0c_descriptionB\n\n\x08_user_id\"9\n\x0fGetOrderRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId\"\xc9\x01\n\x11ListOrdersRequest\x12+\n\tpage_size\x18\x01 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x01H\x00R\x08pageSize\x88\x01\x01\x12;\n\npage_token\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\tpageToken\x12\x30\n\x07user_id\x18\x03 \x01(\tB\x12\xbaH\x0fr\r\x18\xff\x01\x32\x08^\\P{C}+$H\x01R\x06userId\x88\x01\x01\x42\x0c\n\n_page_sizeB\n\n\x08_user_id\"d\n\x12ListOrdersResponse\x12&\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x12.payments.v1.OrderR\x04\x64\x61ta\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"b\n\x11WatchOrderRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId\x12%\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\rR\rafterSequence\"<\n\x12\x43\x61ncelOrderRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId\"\xe2\x02\n\x16RequestCallbackRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId\x12G\n\x06\x61mount\x18\x02 \x01(\tB/\xbaH,r\'2%^(0|[1-9][0-9]{0,11})(\\.[0-9]{1,4})?$\xc8\x01\x01R\x06\x61mount\x12\x30\n\x08\x63urrency\x18\x03 \x01(\tB\x14\xbaH\x11r\x0c\x32\n^[A-Z]{3}$\xc8\x01\x01R\x08\x63urrency\x12k\n\ttimestamp\x18\x04 \x01(\tBM\xbaHJrE2C^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}(Z|[+-][0-9]{2}:[0-9]{2})$\xc8\x01\x01R\ttimestamp\x12\x38\n\x0c\x63\x61llback_url\x18\x05 \x01(\tB\x15\xbaH\x12r\r(\xd0\x0f\x32\x08^\\P{C}*$\xc8\x01\x01R\x0b\x63\x61llbackUrl\"\x19\n\x17RequestCallbackResponse2\xf5\x04\n\x0cOrderService\x12V\n\x0b\x43reateOrder\x12\x1f.payments.v1.CreateOrderRequest\x1a\x12.payments.v1.Order\"\x12\x82\xd3\xe4\x93\x02\x0c\"\x07/orders:\x01*\x12[\n\x08GetOrder\x12\x1c.payments.v1.GetOrderRequest\x1a\x12.payments.v1.Order\"\x1d\x90\x02\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/orders/{order_id}\x12\x61\n\nListOrders\x12\x1e.payments.v1.ListOrdersRequest\x1a\x1f.payments.v1.ListOrdersResponse\"\x12\x90\x02\x01\x82\xd3\xe4\x93\x02\t\x12\x07/orders\x12m\n\nWatchOrder\x12\x1e.payments.v1.WatchOrderRequest\x1a\x17.payments.v1.OrderEvent\"$\x90\x02\x01\x82\xd3\xe4\x93\x02\x1b\x12\x19/orders/{order_id}/events0\x01\x12\x61\n\x0b\x43\x61ncelOrder\x12\x1f.payments.v1.CancelOrderRequest\x1a\x12.payments.v1.Order\"\x1d\x90\x02\x02\x82\xd3\xe4\x93\x02\x14*\x12/orders/{order_id}\x12{\n\x0fRequestCallback\x12#.payments.v1.RequestCallbackRequest\x1a$.payments.v1.RequestCallbackResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\"\x12/orders/{order_id}:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,6 +57,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTORDERSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
   _globals['_LISTORDERSREQUEST'].fields_by_name['user_id']._loaded_options = None
   _globals['_LISTORDERSREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\017r\r\030\377\0012\010^\\P{C}+$'
+  _globals['_WATCHORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
+  _globals['_WATCHORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\010r\003\260\001\001\310\001\001'
   _globals['_CANCELORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
   _globals['_CANCELORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\010r\003\260\001\001\310\001\001'
   _globals['_REQUESTCALLBACKREQUEST'].fields_by_name['order_id']._loaded_options = None
@@ -74,26 +77,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ORDERSERVICE'].methods_by_name['GetOrder']._serialized_options = b'\220\002\001\202\323\344\223\002\024\022\022/orders/{order_id}'
   _globals['_ORDERSERVICE'].methods_by_name['ListOrders']._loaded_options = None
   _globals['_ORDERSERVICE'].methods_by_name['ListOrders']._serialized_options = b'\220\002\001\202\323\344\223\002\t\022\007/orders'
+  _globals['_ORDERSERVICE'].methods_by_name['WatchOrder']._loaded_options = None
+  _globals['_ORDERSERVICE'].methods_by_name['WatchOrder']._serialized_options = b'\220\002\001\202\323\344\223\002\033\022\031/orders/{order_id}/events'
   _globals['_ORDERSERVICE'].methods_by_name['CancelOrder']._loaded_options = None
   _globals['_ORDERSERVICE'].methods_by_name['CancelOrder']._serialized_options = b'\220\002\002\202\323\344\223\002\024*\022/orders/{order_id}'
   _globals['_ORDERSERVICE'].methods_by_name['RequestCallback']._loaded_options = None
   _globals['_ORDERSERVICE'].methods_by_name['RequestCallback']._serialized_options = b'\202\323\344\223\002\027\"\022/orders/{order_id}:\001*'
-  _globals['_CREATEORDERREQUEST']._serialized_start=133
-  _globals['_CREATEORDERREQUEST']._serialized_end=685
-  _globals['_CREATEORDERREQUEST_METADATAENTRY']._serialized_start=587
-  _globals['_CREATEORDERREQUEST_METADATAENTRY']._serialized_end=646
-  _globals['_GETORDERREQUEST']._serialized_start=687
-  _globals['_GETORDERREQUEST']._serialized_end=744
-  _globals['_LISTORDERSREQUEST']._serialized_start=747
-  _globals['_LISTORDERSREQUEST']._serialized_end=948
-  _globals['_LISTORDERSRESPONSE']._serialized_start=950
-  _globals['_LISTORDERSRESPONSE']._serialized_end=1050
-  _globals['_CANCELORDERREQUEST']._serialized_start=1052
-  _globals['_CANCELORDERREQUEST']._serialized_end=1112
-  _globals['_REQUESTCALLBACKREQUEST']._serialized_start=1115
-  _globals['_REQUESTCALLBACKREQUEST']._serialized_end=1469
-  _globals['_REQUESTCALLBACKRESPONSE']._serialized_start=1471
-  _globals['_REQUESTCALLBACKRESPONSE']._serialized_end=1496
-  _globals['_ORDERSERVICE']._serialized_start=1499
-  _globals['_ORDERSERVICE']._serialized_end=2017
+  _globals['_CREATEORDERREQUEST']._serialized_start=164
+  _globals['_CREATEORDERREQUEST']._serialized_end=716
+  _globals['_CREATEORDERREQUEST_METADATAENTRY']._serialized_start=618
+  _globals['_CREATEORDERREQUEST_METADATAENTRY']._serialized_end=677
+  _globals['_GETORDERREQUEST']._serialized_start=718
+  _globals['_GETORDERREQUEST']._serialized_end=775
+  _globals['_LISTORDERSREQUEST']._serialized_start=778
+  _globals['_LISTORDERSREQUEST']._serialized_end=979
+  _globals['_LISTORDERSRESPONSE']._serialized_start=981
+  _globals['_LISTORDERSRESPONSE']._serialized_end=1081
+  _globals['_WATCHORDERREQUEST']._serialized_start=1083
+  _globals['_WATCHORDERREQUEST']._serialized_end=1181
+  _globals['_CANCELORDERREQUEST']._serialized_start=1183
+  _globals['_CANCELORDERREQUEST']._serialized_end=1243
+  _globals['_REQUESTCALLBACKREQUEST']._serialized_start=1246
+  _globals['_REQUESTCALLBACKREQUEST']._serialized_end=1600
+  _globals['_REQUESTCALLBACKRESPONSE']._serialized_start=1602
+  _globals['_REQUESTCALLBACKRESPONSE']._serialized_end=1627
+  _globals['_ORDERSERVICE']._serialized_start=1630
+  _globals['_ORDERSERVICE']._serialized_end=2259
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from payments.v1 import order_event_pb2 as payments_dot_v1_dot_order__event__pb2
 from payments.v1 import order_pb2 as payments_dot_v1_dot_order__pb2
 from payments.v1 import order_service_pb2 as payments_dot_v1_dot_order__service__pb2
 
@@ -50,6 +51,11 @@ class OrderServiceStub:
                 request_serializer=payments_dot_v1_dot_order__service__pb2.ListOrdersRequest.SerializeToString,
                 response_deserializer=payments_dot_v1_dot_order__service__pb2.ListOrdersResponse.FromString,
                 _registered_method=True)
+        self.WatchOrder = channel.unary_stream(
+                '/payments.v1.OrderService/WatchOrder',
+                request_serializer=payments_dot_v1_dot_order__service__pb2.WatchOrderRequest.SerializeToString,
+                response_deserializer=payments_dot_v1_dot_order__event__pb2.OrderEvent.FromString,
+                _registered_method=True)
         self.CancelOrder = channel.unary_unary(
                 '/payments.v1.OrderService/CancelOrder',
                 request_serializer=payments_dot_v1_dot_order__service__pb2.CancelOrderRequest.SerializeToString,
@@ -78,6 +84,12 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListOrders(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchOrder(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -112,6 +124,11 @@ def add_OrderServiceServicer_to_server(servicer, server):
                     servicer.ListOrders,
                     request_deserializer=payments_dot_v1_dot_order__service__pb2.ListOrdersRequest.FromString,
                     response_serializer=payments_dot_v1_dot_order__service__pb2.ListOrdersResponse.SerializeToString,
+            ),
+            'WatchOrder': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchOrder,
+                    request_deserializer=payments_dot_v1_dot_order__service__pb2.WatchOrderRequest.FromString,
+                    response_serializer=payments_dot_v1_dot_order__event__pb2.OrderEvent.SerializeToString,
             ),
             'CancelOrder': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelOrder,
@@ -205,6 +222,33 @@ class OrderService:
             '/payments.v1.OrderService/ListOrders',
             payments_dot_v1_dot_order__service__pb2.ListOrdersRequest.SerializeToString,
             payments_dot_v1_dot_order__service__pb2.ListOrdersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/payments.v1.OrderService/WatchOrder',
+            payments_dot_v1_dot_order__service__pb2.WatchOrderRequest.SerializeToString,
+            payments_dot_v1_dot_order__event__pb2.OrderEvent.FromString,
             options,
             channel_credentials,
             insecure,

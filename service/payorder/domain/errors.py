@@ -19,6 +19,7 @@ Refusal
 ├── PaymentInProgress      another attempt is being made
 ├── IdempotencyKeyReused   the key came with another request before
 ├── RateLimited            too many attempts to pay
+├── TooManyWatches         no room for another stream
 ├── Busy                   no room, or no database, right now
 └── DeadlineTooShort       the caller would be gone before the answer
 
@@ -141,6 +142,10 @@ class RateLimited(Refusal):
         super().__init__(counted)
         self.counted = counted
         self.retry_after_seconds = retry_after_seconds
+
+
+class TooManyWatches(Refusal):
+    pass
 
 
 class Busy(Refusal):

@@ -1,5 +1,6 @@
 """The caller of the RPC that is running, and the RPC's id."""
 
+import time
 from contextvars import ContextVar
 
 from payments.v1.order_service_pb2 import CreateOrderRequest, ListOrdersRequest
@@ -22,6 +23,10 @@ def set_current_caller(caller: Caller, request_id: str) -> None:
 def current_origin() -> Origin:
     caller = _caller.get()
     return Origin(caller.subject, _request_id.get(), acts_for_any_owner=ACT_FOR_ANY_OWNER in caller.scopes)
+
+
+def token_seconds_left() -> float:
+    return _caller.get().expires_at - time.time()
 
 
 def owner_named_in(request: CreateOrderRequest | ListOrdersRequest) -> str:

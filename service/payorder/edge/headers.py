@@ -11,13 +11,17 @@ from payorder.edge.metadata import metadata_values
 _FROM_REST = "x-edge"
 
 
+def is_from_rest() -> bool:
+    return bool(metadata_values(_FROM_REST))
+
+
 def location_of(path: str) -> list[tuple[str, str]]:
     """Where what was created is to be found, for a caller over REST. One over gRPC has its id in the answer."""
     return only_over_rest([("location", path)])
 
 
 def only_over_rest(headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    return headers if metadata_values(_FROM_REST) else []
+    return headers if is_from_rest() else []
 
 
 async def send_headers(context: "grpc.aio.ServicerContext[Any, Any]", headers: Sequence[tuple[str, str]]) -> None:

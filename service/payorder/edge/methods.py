@@ -35,6 +35,7 @@ METHODS: Mapping[str, Method] = {
         Method("OrderService/CreateOrder", WRITE_ORDERS),
         Method("OrderService/GetOrder", READ_ORDERS),
         Method("OrderService/ListOrders", READ_ORDERS),
+        Method("OrderService/WatchOrder", READ_ORDERS),
         Method("OrderService/CancelOrder", WRITE_ORDERS),
         Method("OrderService/RequestCallback", WRITE_ORDERS),
         Method("PaymentService/PayOrder", WRITE_ORDERS, seconds_min=PAYMENT_SECONDS_MIN),

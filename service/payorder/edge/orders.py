@@ -1,9 +1,12 @@
 """OrderService: translation between protobuf and the workflows."""
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 import grpc
 
+from payments.v1.order_event_pb2 import OrderEvent as OrderEventMessage
 from payments.v1.order_pb2 import Order as OrderMessage
 from payments.v1.order_service_pb2 import (
     CancelOrderRequest,
@@ -13,17 +16,20 @@ from payments.v1.order_service_pb2 import (
     ListOrdersResponse,
     RequestCallbackRequest,
     RequestCallbackResponse,
+    WatchOrderRequest,
 )
 from payments.v1.order_service_pb2_grpc import OrderServiceServicer
 from payorder.domain.idempotency import Replay
 from payorder.domain.order import Order
 from payorder.edge.caller import current_origin, owner_named_in
-from payorder.edge.headers import location_of, send_headers
+from payorder.edge.headers import is_from_rest, location_of, send_headers
 from payorder.edge.idempotency import IdempotencyKeys
 from payorder.edge.receipts import Receipts
 from payorder.edge.replies import REPLAYED
 from payorder.edge.translate import (
+    after_sequence_of,
     to_create_order_command,
+    to_event_message,
     to_id,
     to_next_page_token,
     to_order_message,
@@ -34,8 +40,12 @@ from payorder.ports.store import Store
 from payorder.workflows.cancel_order import CancelOrder
 from payorder.workflows.create_order import CreateOrder
 from payorder.workflows.request_callback import RequestCallback
+from payorder.workflows.watch_order import WatchOrder
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+# Over REST: nothing has happened, and the connection still stands. rest_edge makes a comment of it.
+_QUIET = OrderEventMessage()
 
 
 class OrderServicer(OrderServiceServicer):
@@ -43,6 +53,7 @@ class OrderServicer(OrderServiceServicer):
         self,
         *,
         create_order: CreateOrder,
+        watch_order: WatchOrder,
         cancel_order: CancelOrder,
         request_callback: RequestCallback,
         store: Store,
@@ -50,6 +61,7 @@ class OrderServicer(OrderServiceServicer):
         receipts: Receipts,
     ) -> None:
         self._create_order = create_order
+        self._watch_order = watch_order
         self._cancel_order = cancel_order
         self._request_callback = request_callback
         self._store = store
@@ -72,6 +84,20 @@ class OrderServicer(OrderServiceServicer):
     async def ListOrders(self, request: ListOrdersRequest, context: Context) -> ListOrdersResponse:
         page = await self._store.list_orders(owner_named_in(request), to_page_request(request))
         return ListOrdersResponse(data=map(to_order_message, page.items), next_page_token=to_next_page_token(page))
+
+    async def WatchOrder(self, request: WatchOrderRequest, context: Context) -> AsyncGenerator[OrderEventMessage, None]:
+        after, is_rest = after_sequence_of(request), is_from_rest()
+        watching = self._watch_order(to_id(request.order_id), current_origin(), after)
+        async with aclosing(watching) as all_news:
+            async for news in all_news:
+                if news is not None:
+                    yield to_event_message(news)
+                elif is_rest:
+                    yield _QUIET
+
+    def end_watches(self) -> None:
+        """For good: the service stops."""
+        self._watch_order.stop()
 
     async def CancelOrder(self, request: CancelOrderRequest, context: Context) -> OrderMessage:
         key = self._keys.of(request)

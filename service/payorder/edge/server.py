@@ -81,6 +81,7 @@ class EdgeServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if limits.serves_reflection:
             _add_reflection(self._server)
+        self._orders = orders
         self._store = store
         self._limits = limits
         self._stopping = asyncio.Event()
@@ -101,6 +102,7 @@ class EdgeServer:
     async def stop(self, grace_seconds: float) -> None:
         """Tell watchers, refuse new calls, and wait for the running ones."""
         self._stopping.set()
+        self._orders.end_watches()
         if self._watching is not None:
             await asyncio.wait({self._watching})
         await self._health.end()

@@ -35,6 +35,7 @@ from payorder.domain.errors import (
     Refusal,
     ScopeMissing,
     SubjectDisabled,
+    TooManyWatches,
     Unauthenticated,
     WebhookLimitReached,
     WebhookNotFound,
@@ -218,6 +219,14 @@ STATUS: Mapping[type[Unanswered], Row] = {
         "Too many requests",
         "Nothing was done; repeat later.",
         retry_after_seconds=1,
+    ),
+    TooManyWatches: Row(
+        StatusCode.RESOURCE_EXHAUSTED,
+        429,
+        R.ERROR_REASON_WATCH_LIMIT_REACHED,
+        "Too many orders are watched",
+        "As many streams are open as may be: end one, or repeat later.",
+        retry_after_seconds=5,
     ),
     Busy: Row(
         StatusCode.UNAVAILABLE,

@@ -4,8 +4,8 @@ Our own services pass all of them; health and reflection, which serve no data, p
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container
+from contextlib import aclosing, suppress
 from random import SystemRandom
 from time import perf_counter
 from typing import Any, NoReturn
@@ -28,7 +28,7 @@ from payorder.domain.errors import (
 )
 from payorder.domain.origin import Origin
 from payorder.edge.call_records import CallRecords
-from payorder.edge.caller import set_current_caller
+from payorder.edge.caller import set_current_caller, token_seconds_left
 from payorder.edge.certificate import forwarded_certificate
 from payorder.edge.metadata import metadata_values, read_metadata
 from payorder.edge.methods import METHODS, Method
@@ -39,7 +39,9 @@ from payorder.observability.logging import CallLog
 from payorder.ports.tokens import Caller, TokenVerifier
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Handler = Callable[[Message, Context], Awaitable[Message]]
+# Of a stream there is no answer: its messages have been written.
+Answer = Message | None
+Handler = Callable[[Message, Context], Awaitable[Answer]]
 
 _BEARER = "bearer "
 # A row that is somebody else's costs the database some microseconds more than none: they are lost in a random wait.
@@ -63,6 +65,23 @@ def _readable(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Mess
     return read
 
 
+def _written(behaviour: Callable[[Message, Context], AsyncGenerator[Message, None]]) -> Handler:
+    """A stream as a handler like any other, which ends when its messages do, or the token expires."""
+
+    async def write(request: Message, context: Context) -> None:
+        expiry = asyncio.timeout(token_seconds_left())
+        try:
+            async with expiry, aclosing(behaviour(request, context)) as messages:
+                async for message in messages:
+                    await context.write(message)
+        except TimeoutError:
+            if not expiry.expired():
+                raise
+            raise Unauthenticated("token expired during the stream") from None
+
+    return write
+
+
 class CallSteps:
     """Runs a handler of ours inside the steps. Only this class ends a call with an error."""
 
@@ -84,20 +103,21 @@ class CallSteps:
 
     def around(self, method_name: str, handler: Any) -> Any:
         """The handler of a method (RpcMethodHandler) with the steps in front of it."""
-        method, behaviour = METHODS.get(method_name), handler.unary_unary
-        assert behaviour is not None, "the steps are those of a method with one request and one answer"
+        assert not handler.request_streaming, "the steps are those of a method with one request"
+        method = METHODS.get(method_name)
+        behaviour = _written(handler.unary_stream) if handler.response_streaming else handler.unary_unary
 
-        async def run(request: Message, context: Context) -> Message:
+        async def run(request: Message, context: Context) -> Answer:
             return await self._observed(method, behaviour, request, context)
 
         return handler._replace(
-            unary_unary=run,
+            **{"unary_stream" if handler.response_streaming else "unary_unary": run},
             request_deserializer=_readable(handler.request_deserializer),
             # Every answer leaves with its maps in order: a replay is the same bytes as the first answer.
             response_serializer=to_bytes,
         )
 
-    async def _observed(self, method: Method | None, handler: Handler, request: Message, context: Context) -> Message:
+    async def _observed(self, method: Method | None, handler: Handler, request: Message, context: Context) -> Answer:
         read_metadata(context)
         call = _Call()
         try:
@@ -114,7 +134,7 @@ class CallSteps:
 
     async def _answered(
         self, call: "_Call", method: Method | None, handler: Handler, request: Message, context: Context
-    ) -> Message:
+    ) -> Answer:
         try:
             answer = await self._recorded(call, method, handler, request, context)
         except ErrorReply as error:
@@ -140,7 +160,7 @@ class CallSteps:
 
     async def _recorded(
         self, call: "_Call", method: Method | None, handler: Handler, request: Message, context: Context
-    ) -> Message:
+    ) -> Answer:
         """What the audit log tells of a call is there before it is answered: no row, no answer."""
         try:
             answer = await self._allowed(call, method, handler, request, context)
@@ -154,7 +174,7 @@ class CallSteps:
 
     async def _allowed(
         self, call: "_Call", method: Method | None, handler: Handler, request: Message, context: Context
-    ) -> Message:
+    ) -> Answer:
         if method is None or method.scope is not None:
             await self._admit(call, method)
         if isinstance(request, _Unreadable):

@@ -8,24 +8,29 @@ from uuid import UUID
 from google.protobuf.timestamp_pb2 import Timestamp
 from iso4217 import Currency as IsoCurrency
 
+from payments.v1.order_event_pb2 import OrderEvent as OrderEventMessage
 from payments.v1.order_pb2 import Order as OrderMessage
-from payments.v1.order_service_pb2 import CreateOrderRequest, ListOrdersRequest
+from payments.v1.order_service_pb2 import CreateOrderRequest, ListOrdersRequest, WatchOrderRequest
 from payments.v1.payment_pb2 import OrderPayment
 from payments.v1.payment_service_pb2 import ListPaymentsRequest, PayOrderRequest
 from payments.v1.webhook_service_pb2 import ListWebhookEndpointsRequest
-from payorder.domain.errors import BrokenRule, FieldFault, InvalidFields
+from payorder.domain.errors import BrokenRule, FieldFault, InvalidFields, MalformedRequest
 from payorder.domain.idempotency import IdempotencyKey
 from payorder.domain.money import Currency, Money, parse_money
 from payorder.domain.order import Order
 from payorder.domain.origin import Origin
 from payorder.domain.payment import Payment
 from payorder.domain.webhook import Endpoint
+from payorder.edge.metadata import metadata_values
 from payorder.edge.sources import to_masked_message, to_source
 from payorder.ports.store import Page, PageRequest
 from payorder.workflows.create_order import CreateOrderCommand
 from payorder.workflows.pay_order import PayOrderCommand
+from payorder.workflows.watch_order import News
 
 PAGE_SIZE_DEFAULT = 20
+_LAST_EVENT_ID = "last-event-id"
+_SEQUENCE_DIGITS_MAX = 9
 
 
 def to_create_order_command(
@@ -90,6 +95,30 @@ def to_next_page_token(page: Page[Order] | Page[Payment] | Page[Endpoint]) -> st
     if not page.has_more:
         return ""
     return base64.urlsafe_b64encode(UUID(page.items[-1].id).bytes).decode().rstrip("=")
+
+
+def after_sequence_of(request: WatchOrderRequest) -> int:
+    """A client that connects again sends the id of the last event it has seen (WHATWG HTML, section 9.2)."""
+    for value in metadata_values(_LAST_EVENT_ID)[:1]:
+        if not (value.isascii() and value.isdigit() and len(value) <= _SEQUENCE_DIGITS_MAX):
+            raise MalformedRequest("The Last-Event-ID is not a number of an event.")
+        return int(value)
+    return request.after_sequence
+
+
+def to_event_message(news: News) -> OrderEventMessage:
+    event = news.event
+    return OrderEventMessage(
+        sequence=event.sequence,
+        event_id=event.id,
+        event_type=event.public_type,
+        subject_id=event.subject_id,
+        previous_status=event.previous_status,
+        new_status=event.new_status,
+        changed_by=event.actor,
+        timestamp=to_timestamp(event.at),
+        order=to_order_message(news.order),
+    )
 
 
 def to_order_message(order: Order) -> OrderMessage:

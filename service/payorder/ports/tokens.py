@@ -6,10 +6,14 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The identity that a verified token stands for: `subject` is its `sub`, `scopes` what it may do."""
+    """The identity that a verified token stands for: `subject` is its `sub`, `scopes` what it may do.
+
+    `expires_at` is the token's `exp`, in epoch seconds.
+    """
 
     subject: str
     scopes: frozenset[str]
+    expires_at: float
 
 
 class TokenVerifier(Protocol):

@@ -1,13 +1,14 @@
 """The Store port on a database: each method is one transaction around the statements of its table."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 
 from payorder.adapters.database import (
     admin,
     audit,
+    events,
     findings,
     migrate,
     orders,
@@ -30,6 +31,7 @@ from payorder.domain.refund import Refund
 from payorder.domain.seal import Seal
 from payorder.ports.admin import AuditEntry, Dashboard, EntryFilter, Found, OrderFilter
 from payorder.ports.audit import CallRecord
+from payorder.ports.events import OrderEvent
 from payorder.ports.processor import Charge
 from payorder.ports.signing import Signer
 from payorder.ports.store import (
@@ -47,10 +49,10 @@ _READY_WITHIN_SECONDS = 2.0
 
 
 class DatabaseStore:
-    """Implements payorder.ports.store.Store.
+    """Implements payorder.ports.store.Store and payorder.ports.events.EventStore.
 
     `reconcile_after_seconds`: a payment is due to be asked after this long after its claim, by the database's clock.
-    `on_change` is told what was written and of whom, after it was.
+    `on_change` is told what was written, of whom, and of which order, after it was.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class DatabaseStore:
         *,
         reconcile_after_seconds: float,
         limits: AttemptLimits,
-        on_change: Callable[[str, str], None],
+        on_change: Callable[[str, str, str], None],
     ) -> None:
         self._database = database
         self._claim_terms = ClaimTerms(round(reconcile_after_seconds * 1000), limits)
@@ -68,7 +70,7 @@ class DatabaseStore:
     async def add_order(self, order: Order, origin: Origin, reply: Reply, key: IdempotencyKey | None) -> Replay | None:
         replay = await self._database.write(lambda connection: orders.add(connection, order, origin, reply, key))
         if replay is None:
-            self._on_change("order.placed", order.id)
+            self._on_change("order.placed", order.id, order.id)
         return replay
 
     async def get_order(self, order_id: str, owner: Owner) -> Order:
@@ -84,7 +86,7 @@ class DatabaseStore:
     ) -> Cancelled | Replay:
         cancelled = await self._database.write(lambda connection: orders.cancel(connection, cancel, render, key))
         if isinstance(cancelled, Cancelled) and cancelled.order.updated_at == cancel.at:
-            self._on_change("order.cancelled", cancel.order_id)
+            self._on_change("order.cancelled", cancel.order_id, cancel.order_id)
         return cancelled
 
     async def fulfil_order(
@@ -92,7 +94,7 @@ class DatabaseStore:
     ) -> Order | Replay:
         fulfilled = await self._database.write(lambda connection: orders.fulfil(connection, fulfil, render, key))
         if isinstance(fulfilled, Order):
-            self._on_change(f"order.{fulfilled.status}", fulfilled.id)
+            self._on_change(f"order.{fulfilled.status}", fulfilled.id, fulfilled.id)
         return fulfilled
 
     async def claim(self, payment: Payment, origin: Origin, key: IdempotencyKey | None) -> Replay | None:
@@ -104,13 +106,13 @@ class DatabaseStore:
                 raise
             replay = None
         if replay is None:
-            self._on_change("payment.processing", payment.id)
+            self._on_change("payment.processing", payment.id, payment.order_id)
         return replay
 
     async def settle(self, payment: Payment, reply: Reply, at: datetime, origin: Origin = SERVICE) -> Reply:
         earlier = await self._settle(payment, reply, at, origin)
         if earlier is None:
-            self._on_change(f"payment.{payment.status}", payment.id)
+            self._on_change(f"payment.{payment.status}", payment.id, payment.order_id)
         return earlier or reply
 
     async def mark_unknown(self, payment_id: str) -> None:
@@ -128,7 +130,8 @@ class DatabaseStore:
             await self._database.finish(lambda connection: refunds.settle(connection, refund, reference, settled_at))
         except refunds.AlreadySettled:
             return
-        self._on_change("refund.declined" if reference is None else "refund.succeeded", refund.id)
+        what = "refund.declined" if reference is None else "refund.succeeded"
+        self._on_change(what, refund.id, refund.order_id)
 
     async def retry_later(self, payment_or_refund: Payment | Refund) -> None:
         statements = payments if isinstance(payment_or_refund, Payment) else refunds
@@ -181,6 +184,14 @@ class DatabaseStore:
     async def list_payments(self, order_id: str, owner: Owner, page: PageRequest) -> Page[Payment]:
         async with self._database.read() as connection:
             return await payments.list_page(connection, order_id, owner, page)
+
+    async def list_events(self, order_id: str, *, after: int, at_most: int) -> list[OrderEvent]:
+        async with self._database.read() as connection:
+            return await events.list_after(connection, order_id, after, at_most)
+
+    async def newest_sequences(self, order_ids: Collection[str]) -> Mapping[str, int]:
+        async with self._database.read() as connection:
+            return await events.newest(connection, order_ids)
 
     async def _claim(self, payment: Payment, origin: Origin, key: IdempotencyKey | None) -> Replay | None:
         hot_path, terms = self._database.hot_path, self._claim_terms

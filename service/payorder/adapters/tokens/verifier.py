@@ -48,7 +48,7 @@ class TokenRules:
 
 @dataclass(frozen=True, slots=True)
 class _Verified:
-    """What a token stood for when it was verified, and with which key; `expires_at` in epoch seconds.
+    """What a token stood for when it was verified, and with which key.
 
     `certificate` is that of the only client that may use it; None: whoever has it may.
     """
@@ -56,7 +56,6 @@ class _Verified:
     caller: Caller
     keys: KeySet
     key: PyJWK
-    expires_at: float
     certificate: str | None
 
 
@@ -110,8 +109,8 @@ class JwtVerifier:
         except (PyJWTError, KeyError, ValueError, RecursionError) as error:
             raise Unauthenticated(type(error).__name__) from None
         self._check_times(claims)
-        caller = Caller(self._subject_of(claims, issuer), _scopes_of(claims))
-        return _Verified(caller, keys, key, claims["exp"], _certificate_of(claims))
+        caller = Caller(self._subject_of(claims, issuer), _scopes_of(claims), claims["exp"])
+        return _Verified(caller, keys, key, _certificate_of(claims))
 
     async def _key_of(self, header: Mapping[str, Any], keys: KeySet) -> PyJWK:
         algorithm, key_id = header.get("alg"), header.get("kid")
@@ -146,7 +145,7 @@ class JwtVerifier:
 
 async def _still_holds(known: _Verified) -> bool:
     """A key that has been replaced is another object, so that its tokens are verified again."""
-    if time.time() >= known.expires_at + LEEWAY_SECONDS:
+    if time.time() >= known.caller.expires_at + LEEWAY_SECONDS:
         return False
     try:
         return await known.keys.find(str(known.key.key_id), known.key.algorithm_name) is known.key
