@@ -16,7 +16,8 @@ local METHODS = { "GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS", "T
 -- names such as grpc-timeout, x-http-status or x-user-id have a meaning of their own.
 local FORWARDED = {
   "host", "authorization", "content-type", "content-length", "transfer-encoding", "accept", "accept-language",
-  "user-agent", "origin", "idempotency-key", "traceparent", "x-request-id", "x-forwarded-for", "x-forwarded-proto",
+  "user-agent", "origin", "idempotency-key", "last-event-id", "traceparent", "x-request-id", "x-forwarded-for",
+  "x-forwarded-proto",
   "x-forwarded-client-cert",
 }
 local SEGMENTS_LOGGED_MAX = 8
@@ -269,6 +270,19 @@ local function answer_problem(handle, headers, found)
   problems.set_headers(headers, problem_status)
 end
 
+-- The transcoder writes each message of a stream as a data line, and whole ones at a time. The number and the type, which
+-- a client knows an event by, stand first in it; text of others cannot look like that, as its quotes are escaped. Without
+-- a number it tells that the connection still stands: a comment, which clients pass over.
+local EVENT = 'data: {"sequence":(%d+),"eventId":"[^"]*","eventType":"([^"]*)"'
+local QUIET = 'data: {"sequence":0,[^\n]*'
+
+local function write_events(handle)
+  for chunk in handle:bodyChunks() do
+    local text = chunk:getBytes(0, chunk:length())
+    chunk:setBytes((text:gsub(QUIET, ":"):gsub(EVENT, "id: %1\nevent: %2\n%0")))
+  end
+end
+
 -- A refusal looks the same to every caller, whoever refuses. Of a bad token Envoy would name the fault and the address,
 -- and would call a token for another audience a lack of permission.
 local function answer_native(headers)
@@ -303,4 +317,7 @@ function envoy_on_response(handle)
   headers = handle:headers()
   headers:remove("x-http-status")
   remove_grpc(headers)
+  if headers:get("content-type") == "text/event-stream" then
+    write_events(handle)
+  end
 end

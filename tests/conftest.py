@@ -112,7 +112,7 @@ async def stack(
     folder = tmp_path_factory.mktemp(f"stack_{request.param}")
     url = await new_database(request.param, folder, postgres)
     # Payments of unknown outcome stay open, so that tests can look at them; tests/workflows settles them.
-    async with running_stack(folder, url, reconcile_every_seconds="3600") as running:
+    async with running_stack(folder, url, reconcile_every_seconds="3600", watch_quiet_seconds="0.5") as running:
         yield running
 
 

@@ -73,6 +73,7 @@ MATRIX = (
     Row("GetOrder", "OrderService/GetOrder", OF_ALICE, "placed"),
     Row("ListOrders", "OrderService/ListOrders", OF_ONESELF),
     Row("ListOrders of alice", "OrderService/ListOrders", IN_THE_NAME_OF_ALICE, request={"userId": "alice"}),
+    Row("WatchOrder", "OrderService/WatchOrder", OF_ALICE, "paid"),
     Row("CancelOrder", "OrderService/CancelOrder", OF_ALICE, "placed"),
     Row("CancelOrder of a paid order", "OrderService/CancelOrder", OF_ALICE, "paid"),
     Row("PayOrder", "PaymentService/PayOrder", OF_ALICE, "placed", request={"payment": payment()}),
