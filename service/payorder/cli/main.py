@@ -50,6 +50,38 @@ def migrate(application_role: str | None) -> None:
     migration.migrate(application_role)
 
 
+@main.command()
+@click.option(
+    "--address", metavar="HOST:PORT", default="127.0.0.1:50051", show_default=True, help="Where gRPC is served."
+)
+@click.option("--token", envvar="TOKEN", show_envvar=True, help="An access token with the scope webhooks.")
+@click.option(
+    "--token-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Where the token is read from instead, before every call.",
+)
+@click.option("--events", metavar="TYPES", help="Types of events with commas between them; by default all.")
+@click.option("--forward-to", metavar="URL", help="Who is sent every event that is verified, and answers it.")
+def listen(
+    address: str, token: str | None, token_file: Path | None, events: str | None, forward_to: str | None
+) -> None:
+    """Print the events of one's orders as they are delivered: a webhook receiver for development."""
+    from payorder.cli import listen as listening  # noqa: PLC0415 - as above
+    from payorder.domain.secret import Secret  # noqa: PLC0415 - as above
+
+    if token is None and token_file is None:
+        raise click.UsageError("a token is needed: TOKEN in the environment, --token or --token-file")
+    listening.listen(
+        listening.Wanted(
+            address=address,
+            token=Secret(token or ""),
+            token_file=token_file,
+            event_types=events.split(",") if events else (),
+            forward_to=forward_to,
+        )
+    )
+
+
 @main.group()
 def audit() -> None:
     """The audit log."""

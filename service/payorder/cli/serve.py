@@ -1,16 +1,14 @@
 """`payorder serve`: one process that serves, or one that has others serve, or one of those."""
 
-import asyncio
 import ctypes
 import gc
 import resource
-import signal
 import sys
 from collections.abc import Coroutine
 from typing import Any
 
 from payorder.cli import workers
-from payorder.cli.process import run, settings_or_exit
+from payorder.cli.process import run, settings_or_exit, stop_on_signals
 from payorder.cli.workers import Worker, Workers
 from payorder.config import Settings, SettingsFault
 from payorder.observability.logging import CallLog, configure
@@ -37,7 +35,7 @@ async def _serve(settings: Settings, this: Worker | None = None) -> None:
     configure(settings.log_level)
     _keep_memory_private()
     _spare_the_collector()
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     async with running(settings, worker=this.number if this else None):
         if this:
             this.tell_serving()
@@ -47,7 +45,7 @@ async def _serve(settings: Settings, this: Worker | None = None) -> None:
 async def _serve_with_workers(settings: Settings, count: int) -> None:
     configure(settings.log_level)
     _keep_memory_private()
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     with workers.reserve(settings.listen) as reserved:
         log = CallLog()
         await Workers(count=count, reserved=reserved, drain_seconds=settings.drain_seconds, log=log).run(stop)
@@ -58,14 +56,6 @@ def _run(service: Coroutine[Any, Any, None]) -> None:
         run(service)
     except (OSError, SettingsFault, ValueError) as fault:
         sys.exit(f"payorder: {fault}")
-
-
-def _stop_on_signals() -> asyncio.Event:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stop.set)
-    return stop
 
 
 def _spare_the_collector() -> None:
