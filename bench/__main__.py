@@ -12,7 +12,7 @@ from pathlib import Path
 from bench import machine, plots
 from bench.measure import Mismatch
 from bench.report import Section, markdown
-from bench.sections import foreign, history, in_flight, pay, profile, start, workers
+from bench.sections import foreign, history, in_flight, pay, profile, relay, start, workers
 from bench.sections.history_tables import NoRoom
 from bench.sizes import FULL, QUICK, Sizes
 from bench.stage import Stage, staged
@@ -28,6 +28,7 @@ SECTIONS: dict[str, Callable[[Stage, Sizes], Awaitable[Sequence[Section]]]] = {
     "history": history.measure,
     "start": start.measure,
     "foreign": foreign.measure,
+    "relay": relay.measure,
 }
 _LOG_BYTES_SHOWN = 2000
 

@@ -9,6 +9,7 @@ class Sizes:
 
     `callers` wait for one answer each in the saturated runs, `in_flight` with a slow processor.
     `samples` are the times of one kind that are compared with those of another.
+    `relayed` events go to a receiver, and for `hostile_seconds` others hang beside one that does not.
     `history_few` and `history_many` are orders in the tables before the history section measures.
     """
 
@@ -20,6 +21,9 @@ class Sizes:
     history_many: int
     starts: int
     samples: int
+    relayed: int
+    hostile_seconds: float
+    paid_per_second: int
 
 
 FULL = Sizes(
@@ -31,8 +35,21 @@ FULL = Sizes(
     history_many=10_000_000,
     starts=5,
     samples=10_000,
+    relayed=50_000,
+    hostile_seconds=60,
+    paid_per_second=300,
 )  # fmt: skip - a table
 # Shows that everything works. Its figures are no measurements.
 QUICK = Sizes(
-    seconds=2, repeats=1, callers=32, in_flight=2200, history_few=10_000, history_many=100_000, starts=1, samples=1_000
+    seconds=2,
+    repeats=1,
+    callers=32,
+    in_flight=2200,
+    history_few=10_000,
+    history_many=100_000,
+    starts=1,
+    samples=1_000,
+    relayed=5_000,
+    hostile_seconds=5,
+    paid_per_second=200,
 )

@@ -84,12 +84,14 @@ class Stage:
         assert self._postgres_meter is not None
         return self._postgres_meter
 
-    async def payorder(self, name: str, database_url: str, *, workers: int = 1, **settings: str) -> Target:
-        """This service; `settings` are further PAYORDER_*."""
+    async def payorder(
+        self, name: str, database_url: str, *, workers: int = 1, module: str = "payorder", **settings: str
+    ) -> Target:
+        """This service, or a variant of it in another `module`; `settings` are further PAYORDER_*."""
         address = free_address()
         environment = self.service_environment(database_url, address, settings)
         options = ["--workers", str(workers)] if workers > 1 else []
-        command = [sys.executable, "-m", "payorder", "serve", *options]
+        command = [sys.executable, "-m", module, "serve", *options]
         meter = await self._start(name, command, environment, lambda: _is_serving(address))
         return Target(name, address, database_url, self._meters(meter, database_url))
 
@@ -131,6 +133,12 @@ class Stage:
         command = envoy.start_command(config, concurrency=1)
         meter = await self._start("envoy", command, _environment(), lambda: _is_serving(address))
         return replace(behind, address=address, meters={**behind.meters, "envoy": meter})
+
+    async def stop(self, *names: str) -> None:
+        """End some that are not needed any more."""
+        ending = [each for each in self.supervisor._running if each[0].name in names]
+        self.supervisor._running = [each for each in self.supervisor._running if each not in ending]
+        await Supervisor(ending).stop()
 
     async def _start(
         self,

@@ -12,7 +12,7 @@ from payorder.domain.errors import Busy
 from payorder.domain.retry_schedule import retry_seconds
 from payorder.domain.webhook import DeliveryState, Dispatch
 from payorder.ports.clock import Clock
-from payorder.ports.outbox import DisabledEndpoint, Ended, Outbox, Rooms
+from payorder.ports.outbox import DisabledEndpoint, Ended, Outbox
 from payorder.ports.receivers import Answer, Receivers
 from payorder.workflows.lanes import Claimed, Lane, Lanes
 from payorder.workflows.wakeup import Wakeup
@@ -20,7 +20,7 @@ from payorder.workflows.wakeup import Wakeup
 _LEASE_SECONDS = 60.0
 # An attempt takes up to fifteen seconds, and its end has to be written down.
 _SEND_WITHIN_SECONDS = 35.0
-_CLAIMED_AT_ONCE_MIN, _CLAIMED_AT_ONCE_MAX = 16, 1000
+_CLAIMED_AT_ONCE_MIN, _CLAIMED_AT_ONCE_MAX = 16, 2000
 _FINISHED_AT_ONCE = 1000
 # What ends within so much time is written down together.
 _GATHER_SECONDS = 0.01
@@ -89,10 +89,9 @@ class DeliverWebhooks:
 
     async def _claim(self) -> bool:
         """Whether there may be more to be claimed at once."""
-        at_most = min(self._lanes.room, _CLAIMED_AT_ONCE_MAX)
-        if at_most < _CLAIMED_AT_ONCE_MIN:
+        rooms = self._lanes.rooms(at_most=_CLAIMED_AT_ONCE_MAX, after=self._after, lease_seconds=_LEASE_SECONDS)
+        if rooms.at_most < _CLAIMED_AT_ONCE_MIN:
             return False
-        rooms = Rooms(at_most, self._lanes.room_of_new, self._lanes.rooms(), self._after, _LEASE_SECONDS)
         try:
             dispatches = await self._outbox.claim(rooms)
         except (Busy, TimeoutError):
@@ -102,9 +101,9 @@ class DeliverWebhooks:
             return False
         at = self._clock.uptime_seconds()
         self._lanes.forget_idle()
-        self._lanes.add([Claimed(dispatch, at) for dispatch in dispatches])
+        is_full, has_skipped = len(dispatches) == rooms.at_most, self._after != ""
+        self._lanes.add([Claimed(dispatch, at) for dispatch in dispatches], rooms)
         self._send_what_may()
-        is_full, has_skipped = len(dispatches) == at_most, self._after != ""
         self._after = max(dispatch.endpoint_id for dispatch in dispatches) if is_full else ""
         return is_full or has_skipped
 

@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from payorder.domain.webhook import Dispatch
+from payorder.ports.outbox import Rooms
 
 _WIDTH_FIRST = 4
 _WIDTH_MAX = 32
-# An endpoint that answers has so many times its width claimed beforehand, so that it need not wait for the database.
-_AHEAD = 8
+# An endpoint that answers has some times its width claimed beforehand, so that it need not wait for the database: more
+# of it as long as a claim lasts less than a second, less if it lasts longer than five, because leases end.
+_AHEAD_FIRST, _AHEAD_MAX = 8, 64
+_TOO_SOON_SECONDS, _TOO_LATE_SECONDS = 1.0, 5.0
+_HELD_MAX_OF_SENDS = 8
 _IDLE_LANES_MAX = 2048
 
 
@@ -27,9 +31,14 @@ class Claimed:
 
 @dataclass(slots=True)
 class Lane:
-    """Of one endpoint. `is_proven`: its latest attempt was delivered. `may_have_more`: it got all it had room for."""
+    """Of one endpoint. `is_proven`: its latest attempt was delivered. `may_have_more`: the latest claim left some.
+
+    `ahead`: how many times its width is claimed for it; `filled_at`: when that was last done, in seconds of uptime.
+    """
 
     width: int = _WIDTH_FIRST
+    ahead: int = _AHEAD_FIRST
+    filled_at: float | None = None
     sending: int = 0
     waiting: deque[Claimed] = field(default_factory=deque)
     is_proven: bool = False
@@ -42,9 +51,18 @@ class Lane:
     @property
     def room(self) -> int:
         """How many deliveries it wants to have claimed; none as long as it has half of that."""
-        wanted = self.width * _AHEAD if self.is_proven else self.width
+        wanted = self.width * self.ahead if self.is_proven else self.width
         held = self.sending + len(self.waiting)
         return wanted - held if held * 2 <= wanted else 0
+
+    def filled(self, at: float) -> None:
+        """It was claimed as much as was wanted."""
+        lasted_seconds = at - (self.filled_at or at)
+        if lasted_seconds < _TOO_SOON_SECONDS:
+            self.ahead = min(self.ahead * 2, _AHEAD_MAX)
+        elif lasted_seconds > _TOO_LATE_SECONDS:
+            self.ahead = max(self.ahead // 2, 1)
+        self.filled_at = at
 
     def learn(self, *, is_delivered: bool) -> None:
         self.width = min(self.width + 1, _WIDTH_MAX) if is_delivered else max(self.width // 2, 1)
@@ -56,27 +74,24 @@ class Lanes:
 
     def __init__(self, *, sends_max: int) -> None:
         self._sends_max = sends_max
-        self._held_max = sends_max * _AHEAD
+        self._held_max = sends_max * _HELD_MAX_OF_SENDS
         self._held = 0
         self._sending = 0
         self._lanes: dict[str, Lane] = {}
         self._with_waiting: deque[Lane] = deque()
 
-    @property
-    def room(self) -> int:
-        """In all lanes together."""
-        return self._held_max - self._held
+    def rooms(self, *, at_most: int, after: str, lease_seconds: float) -> Rooms:
+        return Rooms(
+            at_most=min(at_most, self._held_max - self._held),
+            each=_WIDTH_FIRST,
+            busy={endpoint_id: lane.room for endpoint_id, lane in self._lanes.items()},
+            after=after,
+            lease_seconds=lease_seconds,
+        )
 
-    @property
-    def room_of_new(self) -> int:
-        return _WIDTH_FIRST
-
-    def rooms(self) -> dict[str, int]:
-        """Of those lanes that there are."""
-        return {endpoint_id: lane.room for endpoint_id, lane in self._lanes.items()}
-
-    def add(self, claimed: list[Claimed]) -> None:
-        rooms = self.rooms()
+    def add(self, claimed: list[Claimed], rooms: Rooms) -> None:
+        """What was claimed for `rooms`."""
+        is_full = len(claimed) == rooms.at_most
         got: dict[str, int] = {}
         for each in claimed:
             endpoint_id = each.dispatch.endpoint_id
@@ -87,7 +102,10 @@ class Lanes:
             got[endpoint_id] = got.get(endpoint_id, 0) + 1
         self._held += len(claimed)
         for endpoint_id, count in got.items():
-            self._lanes[endpoint_id].may_have_more = count >= rooms.get(endpoint_id, _WIDTH_FIRST)
+            lane = self._lanes[endpoint_id]
+            lane.may_have_more = is_full or count >= rooms.busy.get(endpoint_id, rooms.each)
+            if lane.may_have_more:
+                lane.filled(claimed[0].at)
 
     def _new_lane(self, dispatch: Dispatch) -> Lane:
         lane = self._lanes[dispatch.endpoint_id] = Lane(1 if dispatch.is_failing else _WIDTH_FIRST)

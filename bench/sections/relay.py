@@ -1,0 +1,228 @@
+"""Events on their way to receivers: how many a second, what each costs, and who waits for whom."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import asyncpg
+
+from bench import events
+from bench.measure import Figures, Mismatch, middle, pay
+from bench.meter import Meter
+from bench.receiver import EnvoyReceiver, hanging, receiver
+from bench.report import Goal, Section
+from bench.sizes import Sizes
+from bench.stage import Stage, Target
+
+_DISPATCHERS = 2
+_GOAL_PER_SECOND = 5000
+_HOSTILE = 20
+_HEALTHY_P99_SECONDS = 5.0
+_TIMEOUT_SECONDS = 600
+# What makes receivers on this machine acceptable.
+LOCAL = {"WEBHOOK_NETWORKS_ALLOWED": "127.0.0.0/8", "WEBHOOK_PORTS": "any"}
+_PENDING_EVENTS = "SELECT -count(*) FROM events WHERE fanned_out_at IS NULL AND faults < 5"
+_ENDED = "SELECT -count(*) FROM webhook_deliveries WHERE state = 'pending'"
+_LATENCY_SECONDS = """
+SELECT percentile_cont($2::float8) WITHIN GROUP (ORDER BY attempts.at - events.created_at) / 1000
+FROM webhook_deliveries AS deliveries
+JOIN webhook_attempts AS attempts ON attempts.delivery_id = deliveries.id AND attempts.delivered
+JOIN events ON events.id = deliveries.event_id
+WHERE deliveries.endpoint_id = $1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """`cpu_us` are microseconds of processor time for each event, by whose they are."""
+
+    events: int
+    per_second: float
+    cpu_us: Mapping[str, float]
+
+    def row(self, name: str) -> list[str]:
+        cpu = [f"{self.cpu_us[whose]:.0f}" for whose in ("dispatchers", "postgres", "receiver")]
+        return [name, f"{self.events:,}", f"{self.per_second:,.0f}", *cpu]
+
+
+async def measure(stage: Stage, sizes: Sizes) -> list[Section]:
+    count = sizes.relayed
+    claimed, whole = await _claimed_and_sent(stage, count), await _fanned_out_and_sent(stage, count)
+    p50, p99 = await _beside_hostile(stage, sizes)
+    paid = await _paid(stage, sizes)
+    rows = [claimed.row("claimed, signed, sent and written down"), whole.row("the same, with the fan-out before it")]
+    return [
+        Section(
+            name="relay",
+            title="Events to receivers",
+            about=f"PostgreSQL, {_DISPATCHERS} dispatcher processes, one endpoint: an Envoy that answers 200 to what is "
+            "signed. Every event was delivered once, counted in the tables and by Envoy.",
+            columns=("", "events", "events/s", "dispatchers CPU us", "PostgreSQL CPU us", "receiver CPU us"),
+            rows=rows,
+            goals=[
+                Goal("events claimed and sent", claimed.per_second, "at least", _GOAL_PER_SECOND, "/s"),
+                Goal(
+                    f"p99 of a healthy endpoint beside {_HOSTILE} that hang", p99, "at most", _HEALTHY_P99_SECONDS, " s"
+                ),
+            ],
+            data={"claimed": asdict(claimed), "whole": asdict(whole), "healthy_p50_s": p50, "healthy_p99_s": p99},
+        ),
+        _paid_section(paid, sizes),
+    ]
+
+
+async def _claimed_and_sent(stage: Stage, count: int) -> Relayed:
+    """What is there when the endpoint is enabled: only the way out is measured."""
+    url, connection, got = await _prepared(stage, "relay_claimed")
+    await events.add_orders(connection, count // events.EVENTS_OF_ORDER)
+    await _fan_out_here(url)
+    await connection.execute("UPDATE webhook_endpoints SET state = 'disabled', disabled_because = 'owner'")
+    meters = await _dispatchers(stage, url)
+    await connection.execute("VACUUM ANALYZE")
+    return await _relayed(connection, got, meters, stage, count, events.enable)
+
+
+async def _fanned_out_and_sent(stage: Stage, count: int) -> Relayed:
+    """From the commit of the events on."""
+    url, connection, got = await _prepared(stage, "relay_whole")
+    meters = await _dispatchers(stage, url)
+
+    async def begin(connection: Any) -> None:
+        await events.add_orders(connection, count // events.EVENTS_OF_ORDER)
+
+    return await _relayed(connection, got, meters, stage, count, begin)
+
+
+async def _relayed(
+    connection: Any, got: EnvoyReceiver, meters: dict[str, Meter], stage: Stage, count: int, begin: Any
+) -> Relayed:
+    meters = {**meters, "postgres": stage.postgres_meter, "receiver": got.meter}
+    before = {name: meter.cpu_seconds() for name, meter in meters.items()}
+    await begin(connection)
+    began = time.perf_counter()
+    await events.until_count(connection, _PENDING_EVENTS, 0, timeout_seconds=_TIMEOUT_SECONDS)
+    await events.until_count(connection, _ENDED, 0, timeout_seconds=_TIMEOUT_SECONDS)
+    seconds = time.perf_counter() - began
+    used = {name: (meter.cpu_seconds() - before[name]) / count * 1_000_000 for name, meter in meters.items()}
+    await _refuse_skipped(connection, got, count)
+    await connection.close()
+    await stage.stop(*(name for name in meters if name.startswith("dispatcher")))
+    dispatchers = sum(cpu for name, cpu in used.items() if name.startswith("dispatcher"))
+    cpu = {"dispatchers": dispatchers, "postgres": used["postgres"], "receiver": used["receiver"]}
+    return Relayed(count, count / seconds, cpu)
+
+
+async def _refuse_skipped(connection: Any, got: EnvoyReceiver, count: int) -> None:
+    delivered = await connection.fetchval(
+        "SELECT count(DISTINCT event_id) FROM webhook_deliveries WHERE state = 'delivered'"
+    )
+    attempts = await connection.fetchval("SELECT count(*) FROM webhook_attempts WHERE delivered")
+    received = await got.count()
+    if not count == delivered == attempts == received:
+        raise Mismatch(f"{count} events, {delivered} delivered in {attempts} attempts, and {received} received")
+
+
+async def _beside_hostile(stage: Stage, sizes: Sizes) -> tuple[float, float]:
+    """Seconds from an event to its delivery, p50 and p99, while others hang."""
+    url, connection, got = await _prepared(stage, "relay_hostile")
+    healthy = await connection.fetchval("SELECT id FROM webhook_endpoints")
+    meters = await _dispatchers(stage, url)
+    async with hanging() as hostile_url:
+        for _ in range(_HOSTILE):
+            await events.add_endpoint(connection, hostile_url)
+        until = time.monotonic() + sizes.hostile_seconds
+        while time.monotonic() < until:
+            await events.add_orders(connection, 20)
+            await asyncio.sleep(0.2)
+        count = await connection.fetchval("SELECT count(*) FROM events")
+        wanted = f"SELECT count(*) FROM webhook_deliveries WHERE endpoint_id = '{healthy}' AND state = 'delivered'"
+        await events.until_count(connection, wanted, count, timeout_seconds=60)
+        if await got.count() != count:
+            raise Mismatch("not every event has arrived at the healthy endpoint once")
+        p50, p99 = [float(await connection.fetchval(_LATENCY_SECONDS, healthy, each)) for each in (0.5, 0.99)]
+    await connection.close()
+    await stage.stop(*meters)
+    return p50, p99
+
+
+async def _prepared(stage: Stage, database: str) -> tuple[str, Any, EnvoyReceiver]:
+    url = await stage.postgres_url(database)
+    connection = await asyncpg.connect(url)
+    got = await receiver(stage)
+    await events.add_endpoint(connection, got.url)
+    return url, connection, got
+
+
+async def _dispatchers(stage: Stage, url: str) -> dict[str, Meter]:
+    made: dict[str, Meter] = {}
+    for _ in range(_DISPATCHERS):
+        name = f"dispatcher {len(made)} of {url.rpartition('/')[2]}"
+        made[name] = (await stage.payorder(name, url, **LOCAL)).meters["server"]
+    return made
+
+
+async def _fan_out_here(url: str) -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.fan_out", url)
+    if await process.wait() != 0:
+        raise Mismatch("the fan-out gave up")
+
+
+# What PayOrder pays for it
+
+
+_BEFORE, _NOBODY, _SOMEBODY = "without fan-out and deliveries", "nobody listens", "an endpoint hears of it"
+
+
+async def _paid(stage: Stage, sizes: Sizes) -> dict[str, Figures]:
+    got = await receiver(stage)
+    targets = {
+        _BEFORE: await stage.payorder(_BEFORE, await stage.postgres_url("pay_before"), module="bench.without_events"),
+        _NOBODY: await stage.payorder(_NOBODY, await stage.postgres_url("pay_nobody"), **LOCAL),
+        _SOMEBODY: await stage.payorder(_SOMEBODY, await stage.postgres_url("pay_somebody"), **LOCAL),
+    }
+    connection = await asyncpg.connect(targets[_SOMEBODY].database_url)
+    await events.add_endpoint(connection, got.url)
+    runs: dict[str, list[Figures]] = {name: [] for name in targets}
+    for _ in range(sizes.repeats):
+        for name, target in targets.items():
+            runs[name].append(await _pay_at_half(stage, target, sizes))
+            await events.until_count(connection, _ENDED, 0, timeout_seconds=_TIMEOUT_SECONDS)
+            print(f"  {name}: {runs[name][-1].cpu_ms}", flush=True)
+    await connection.close()
+    return {name: middle(each) for name, each in runs.items()}
+
+
+async def _pay_at_half(stage: Stage, target: Target, sizes: Sizes) -> Figures:
+    return await pay(
+        target,
+        stage.tokens(target),
+        seconds=sizes.seconds,
+        callers=sizes.callers,
+        rate_per_second=sizes.paid_per_second,
+    )
+
+
+def _paid_section(paid: dict[str, Figures], sizes: Sizes) -> Section:
+    ratio = paid[_NOBODY].cpu_ms["server"] / paid[_BEFORE].cpu_ms["server"]
+    return Section(
+        name="relay_paid",
+        title="PayOrder while events go out",
+        about=f"{sizes.paid_per_second} payments a second, each with two events. CPU for each payment; with an endpoint it "
+        "has everything that becomes of its events in it.",
+        columns=("PayOrder", "p50 ms", "p99 ms", "server CPU ms", "PostgreSQL CPU ms"),
+        rows=[
+            [
+                name,
+                f"{each.p50_ms:.1f}",
+                f"{each.p99_ms:.1f}",
+                f"{each.cpu_ms['server']:.2f}",
+                f"{each.cpu_ms['postgres']:.2f}",
+            ]
+            for name, each in paid.items()
+        ],
+        goals=[Goal("server CPU of PayOrder with events that nobody hears of", ratio, "at most", 1.1, "x")],
+        data={name: asdict(each) for name, each in paid.items()},
+    )
