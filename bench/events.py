@@ -15,7 +15,8 @@ from payorder.domain.secret import Secret
 
 EVENTS_OF_ORDER = 2
 _MASKED = '{"object":"card","name":"J. Doe","number":"************4242","exp_month":12,"exp_year":2035}'
-_IDS = "SELECT CAST(gen_random_uuid() AS text) AS id, CAST(gen_random_uuid() AS text) AS payment FROM generate_series(1, $1)"
+_UUID = "CAST(gen_random_uuid() AS text)"
+_IDS = f"SELECT {_UUID} AS id, {_UUID} AS payment FROM generate_series(1, $1)"
 _NOW = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
 _ZEROS = "decode(repeat('00', 32), 'hex')"
 _ADD = f"""
@@ -24,8 +25,8 @@ WITH ids AS MATERIALIZED ({_IDS}), ordered AS (
         id, owner_sub, status, currency, currency_digits, total_minor, metadata, latest_payment_id, paid_payment_id,
         event_seq, audit_seq, audit_hash, audit_previous, created_at, updated_at
     )
-    SELECT id, '{OWNER}', 'approved', '{CURRENCY}', 2, {AMOUNT_MINOR}, '{{}}', payment, payment, 2, 0, {_ZEROS}, {_ZEROS},
-        {_NOW}, {_NOW}
+    SELECT id, '{OWNER}', 'approved', '{CURRENCY}', 2, {AMOUNT_MINOR}, '{{}}', payment, payment, 2, 0, {_ZEROS},
+        {_ZEROS}, {_NOW}, {_NOW}
     FROM ids
 ), paid AS (
     INSERT INTO payments (
@@ -40,9 +41,10 @@ WITH ids AS MATERIALIZED ({_IDS}), ordered AS (
     INSERT INTO receipts (id, payment_id, order_id, created_at) SELECT payment, payment, id, {_NOW} FROM ids
 )
 INSERT INTO events (order_id, seq, id, type, subject_id, from_state, actor, created_at)
-SELECT id, seq, CAST(gen_random_uuid() AS text), kind, CASE seq WHEN 1 THEN payment ELSE id END, from_state, '{OWNER}',
+SELECT id, seq, {_UUID}, kind, CASE seq WHEN 1 THEN payment ELSE id END, from_state, '{OWNER}',
     {_NOW}
-FROM ids, (VALUES (1, 'payment.succeeded', 'processing'), (2, 'order.approved', 'placed')) AS happened (seq, kind, from_state)
+FROM ids,
+    (VALUES (1, 'payment.succeeded', 'processing'), (2, 'order.approved', 'placed')) AS happened (seq, kind, from_state)
 """
 _AT_ONCE = 5000
 
@@ -75,6 +77,6 @@ async def until_count(connection: asyncpg.Connection, statement: str, wanted: in
     """The seconds until the count was `wanted`. Raises TimeoutError."""
     began = time.perf_counter()
     async with asyncio.timeout(timeout_seconds):
-        while await connection.fetchval(statement) < wanted:
+        while await connection.fetchval(statement) < wanted:  # noqa: ASYNC110 - it happens in other processes
             await asyncio.sleep(0.1)
     return time.perf_counter() - began

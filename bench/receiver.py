@@ -13,6 +13,7 @@ from bench.meter import Meter
 from bench.stage import HOST, Stage, accepts, free_address
 from payorder.local import envoy
 
+_MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 _CONFIG = """
 admin:
   address: {{socket_address: {{address: 127.0.0.1, port_value: {admin}}}}}
@@ -24,7 +25,7 @@ static_resources:
         - filters:
             - name: envoy.filters.network.http_connection_manager
               typed_config:
-                "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+                "@type": {manager}
                 stat_prefix: receiver
                 # Whoever answers before the body is read has to close the connection.
                 http_filters:
@@ -67,7 +68,7 @@ class EnvoyReceiver:
 async def receiver(stage: Stage) -> EnvoyReceiver:
     address, admin = free_address(), free_address()
     config = stage.folder / f"receiver-{address.rpartition(':')[2]}.yaml"
-    ports = {"port": address.rpartition(":")[2], "admin": admin.rpartition(":")[2]}
+    ports = {"manager": _MANAGER, "port": address.rpartition(":")[2], "admin": admin.rpartition(":")[2]}
     _write(config, _CONFIG.format(**ports))
     command = envoy.start_command(config, concurrency=1)
     meter = await stage._start("receiver", command, {}, lambda: accepts(address))

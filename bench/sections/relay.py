@@ -58,8 +58,8 @@ async def measure(stage: Stage, sizes: Sizes) -> list[Section]:
         Section(
             name="relay",
             title="Events to receivers",
-            about=f"PostgreSQL, {_DISPATCHERS} dispatcher processes, one endpoint: an Envoy that answers 200 to what is "
-            "signed. Every event was delivered once, counted in the tables and by Envoy.",
+            about=f"PostgreSQL, {_DISPATCHERS} dispatcher processes, one endpoint: an Envoy that answers 200 to what "
+            "is signed. Every event was delivered once, counted in the tables and by Envoy.",
             columns=("", "events", "events/s", "dispatchers CPU us", "PostgreSQL CPU us", "receiver CPU us"),
             rows=rows,
             goals=[
@@ -210,8 +210,8 @@ def _paid_section(paid: dict[str, Figures], sizes: Sizes) -> Section:
     return Section(
         name="relay_paid",
         title="PayOrder while events go out",
-        about=f"{sizes.paid_per_second} payments a second, each with two events. CPU for each payment; with an endpoint it "
-        "has everything that becomes of its events in it.",
+        about=f"{sizes.paid_per_second} payments a second, each with two events. CPU for each payment; with an "
+        "endpoint it has everything that becomes of its events in it.",
         columns=("PayOrder", "p50 ms", "p99 ms", "server CPU ms", "PostgreSQL CPU ms"),
         rows=[
             [

@@ -25,8 +25,10 @@ import payorder.app
 from harness import crash_points, variants
 from harness.orphans import die_with_parent
 from harness.processor import plugin, server  # noqa: F401 - imported here, so that no child has to
+from harness.relay import variants as relay_variants
 from payments.v1.payment_pb2 import PaymentDetails
 from payments.v1.payment_service_pb2 import PayOrderRequest
+from payorder.adapters.receivers import client  # noqa: F401 - the same
 from payorder.config import Settings
 from payorder.domain.errors import Refusal
 from payorder.edge.validation import validate
@@ -111,11 +113,18 @@ def _be_a_service(reports: socket.socket, request: dict[str, Any]) -> None:
     crash_points.watch_the_database()
     crash_points.watch_the_hot_path()
     if request["variant"]:
-        variants.VARIANTS[request["variant"]].apply()
+        _apply(request["variant"])
     if arming := request["arming"]:
         crash_points.arm(arming["point"], nth=arming["nth"], action=arming["action"], reports=reports)
     configure("INFO")
     uvloop.run(_serve(reports))
+
+
+def _apply(variant: str) -> None:
+    if variant in variants.VARIANTS:
+        variants.VARIANTS[variant].apply()
+    else:
+        relay_variants.VARIANTS[variant][0]()
 
 
 async def _serve(reports: socket.socket) -> None:

@@ -138,7 +138,7 @@ class _Batch:
 
 
 async def fan_out(connection: AsyncConnection, bodies: EventBodies, at_most: int) -> FannedOut:
-    pending = (await connection.execute(_PENDING, {"at_most": at_most})).all()
+    pending = await _find(connection, at_most)
     if not pending:
         return FannedOut()
     batch = _Batch()
@@ -165,6 +165,10 @@ async def write_for(
     if batch.new:
         await _add(connection, batch.new)
     return batch.faults
+
+
+async def _find(connection: AsyncConnection, at_most: int) -> Sequence[Any]:
+    return (await connection.execute(_PENDING, {"at_most": at_most})).all()
 
 
 async def _heard(connection: AsyncConnection, pending: Sequence[Any]) -> list[_Heard]:
