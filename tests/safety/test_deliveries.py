@@ -35,9 +35,11 @@ async def run(
         events=EVENTS,
         kills=KILLS,
         kill_seconds=0.6,
+        orders_at_once=8,
+        rest_seconds=0.3,
         variant=variant,
-        patience_seconds=6 if variant else 120,
-    )  # fmt: skip - one line for each thing
+        patience_seconds=5 if variant else 120,
+    )
     result = await campaign(plan, shared)
     print_result(result)
     return result

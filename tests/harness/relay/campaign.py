@@ -40,7 +40,6 @@ from payorder.local.issuer import Issuer
 
 DISPATCHERS = 2
 _WRITERS = 4
-_ORDERS_AT_ONCE_MAX = 50
 _EVENTS_OF_ORDER = 2
 _OWNERS = ("alice",) * 19 + ("bob",)
 # The first hears of everything, the second of what one owner's orders do.
@@ -57,7 +56,7 @@ _LEASE_MILLISECONDS = 61_000
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`kill_seconds`: how long a service lives at most.
+    """`kill_seconds`: how long a service lives at most. Writers write `orders_at_once` at most, and rest in between.
 
     With `waits_for_leases`, those of the killed end by themselves; without, time passes much quicker for all.
     """
@@ -69,6 +68,8 @@ class Plan:
     kills: int
     kill_seconds: float = 3.0
     waits_for_leases: bool = False
+    orders_at_once: int = 50
+    rest_seconds: float = 0.0
     variant: str | None = None
     patience_seconds: float = 120.0
 
@@ -180,11 +181,11 @@ async def _write_events(plan: Plan, database: Database) -> int:
     async def write(number: int) -> int:
         random, written = plan.random(f"writer {number}"), 0
         while left[0] > 0:
-            count = min(left[0], random.randint(1, _ORDERS_AT_ONCE_MAX))
+            count = min(left[0], random.randint(1, plan.orders_at_once))
             left[0] -= count
             held = 0 if database.url.get_backend_name() == "sqlite" else random.choice((0, 0, random.uniform(0, 0.5)))
             written += await _write_orders(database, count, held, random)
-            await asyncio.sleep(0)
+            await asyncio.sleep(random.uniform(0, plan.rest_seconds))
         return written
 
     return sum(await asyncio.gather(*(write(number) for number in range(_WRITERS))))

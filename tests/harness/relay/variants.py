@@ -12,7 +12,6 @@ from payorder.ports.outbox import Ended
 from payorder.workflows.deliver_webhooks import DeliverWebhooks
 from payorder.workflows.sign_webhook import SignWebhook
 
-
 _NEWEST = text("SELECT coalesce(max(created_at), 0) FROM events WHERE fanned_out_at IS NOT NULL")
 
 
