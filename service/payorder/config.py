@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     ] = None
     webhook_networks_allowed: Annotated[str, Field(description="of receivers inside: CIDRs with spaces between")] = ""
     webhook_ports: Annotated[str, Field(pattern=r"^(any|[0-9]{1,5}( [0-9]{1,5})*)$")] = "443"
-    webhook_poll_seconds: Annotated[float, Field(gt=0.05, le=60)] = 1.0
+    webhook_poll_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0
     webhook_sends_max: Annotated[int, Field(ge=8, le=10_000)] = 512
     webhook_endpoints_max: Annotated[int, Field(ge=0)] = 20
 

@@ -72,9 +72,8 @@ MANY: Mapping[str, str | tuple[str, ...]] = {
     "hot_path._CLAIM": ("payments owner_sub=", "payments source_fingerprint="),
     # A batch of what waits.
     "fan_out._PENDING": "events",
-    "fan_out._OF_EVERYBODY": ("webhook_endpoints owner_sub=", "webhook_endpoints"),
-    "fan_out._OF_OWNERS": "webhook_endpoints owner_sub=",
-    "fan_out._CALLBACKS": "webhook_endpoints order_id=",
+    "fan_out._ENDPOINTS": ("webhook_endpoints owner_sub=", "webhook_endpoints order_id=", "webhook_endpoints"),
+    "fan_out._HEARING": ("webhook_endpoints", "webhook_endpoints owner_sub="),
     # One row for each endpoint for which something waits, and of each what it has room for.
     "deliveries._CLAIM": ("webhook_deliveries endpoint_id>", "webhook_deliveries endpoint_id= next_attempt_at<"),
     "deliveries._WITH_DUE": (

@@ -9,7 +9,7 @@ from payorder.workflows.wakeup import Wakeup
 
 _AT_ONCE = 500
 # Between the beginnings of two rounds: under load a round then has many events, and costs each of them little.
-_PACE_SECONDS = 0.05
+_PACE_SECONDS = 0.1
 
 
 class FanOutEvents:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, literal_column, select, text, update
+from sqlalchemy import ColumnElement, bindparam, literal_column, select, text, union_all, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from payorder.adapters.database.clock import now_milliseconds
@@ -42,24 +42,30 @@ _PENDING = (
     .limit(bindparam("at_most"))
     .with_for_update(skip_locked=True)
 )
-_MARK = """
-UPDATE events SET fanned_out_at = CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)
-FROM unnest($1::text[], $2::bigint[]) AS done (order_id, seq)
-WHERE events.order_id = done.order_id AND events.seq = done.seq
+# And tell who listens, in the same statement, of which orders there is something new.
+_MARK = f"""
+WITH told AS (
+    SELECT pg_notify('{CHANNEL}', word) FROM unnest($3::text[]) AS word
+), marked AS (
+    UPDATE events SET fanned_out_at = CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)
+    FROM unnest($1::text[], $2::bigint[]) AS done (order_id, seq)
+    WHERE events.order_id = done.order_id AND events.seq = done.seq
+)
+SELECT count(*) FROM told
 """
 _IS_ONE_EVENT = (events.c.order_id == bindparam("of_order"), events.c.seq == bindparam("of_seq"))
 _MARK_ONE = update(events).where(*_IS_ONE_EVENT).values(fanned_out_at=now_milliseconds())
 _COUNT_FAULT = update(events).where(*_IS_ONE_EVENT).values(faults=events.c.faults + 1)
 
 _ENABLED: ColumnElement[bool] = literal_column("webhook_endpoints.state = 'enabled'")
-_OF_EVERYBODY = select(webhook_endpoints).where(
-    _ENABLED, webhook_endpoints.c.owner_sub.is_(None), webhook_endpoints.c.order_id.is_(None)
-)
-_OF_OWNERS = select(webhook_endpoints).where(
-    _ENABLED, is_one_of(webhook_endpoints.c.owner_sub, "owners"), webhook_endpoints.c.order_id.is_(None)
-)
-_CALLBACKS = select(webhook_endpoints).where(
-    _ENABLED, is_one_of(webhook_endpoints.c.order_id, "order_ids"), webhook_endpoints.c.order_id.is_not(None)
+_HEARING = select(
+    webhook_endpoints.c.id, webhook_endpoints.c.owner_sub, webhook_endpoints.c.order_id, webhook_endpoints.c.event_types
+).where(_ENABLED)
+# Of everybody's orders, of their owners' orders, and callbacks of the orders.
+_ENDPOINTS = union_all(
+    _HEARING.where(webhook_endpoints.c.owner_sub.is_(None), webhook_endpoints.c.order_id.is_(None)),
+    _HEARING.where(is_one_of(webhook_endpoints.c.owner_sub, "owners"), webhook_endpoints.c.order_id.is_(None)),
+    _HEARING.where(is_one_of(webhook_endpoints.c.order_id, "order_ids"), webhook_endpoints.c.order_id.is_not(None)),
 )
 _COMPLETE = (
     update(webhook_endpoints)
@@ -103,7 +109,6 @@ _ADD_ON_SQLITE = text(
     ON CONFLICT DO NOTHING
     """
 )
-_TELL = f"SELECT pg_notify('{CHANNEL}', word) FROM unnest($1::text[]) AS word"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +153,6 @@ async def fan_out(connection: AsyncConnection, bodies: EventBodies, at_most: int
         await _write(connection, batch)
     failed = {event.id for event in batch.failed}
     await _mark(connection, [event for event in pending if event.id not in failed])
-    await _tell(connection, {event.order_id for event in pending})
     aside = tuple(event.id for event in batch.failed if event.faults + 1 >= EVENT_FAULTS_MAX)
     return FannedOut(len(pending), len(batch.new), tuple(batch.faults), aside)
 
@@ -172,14 +176,14 @@ async def _find(connection: AsyncConnection, at_most: int) -> Sequence[Any]:
 
 
 async def _heard(connection: AsyncConnection, pending: Sequence[Any]) -> list[_Heard]:
-    of_everybody = (await connection.execute(_OF_EVERYBODY)).all()
     owners = sorted({event.owner_sub for event in pending})
-    of_owners = _grouped(await connection.execute(_OF_OWNERS, {"owners": owners}), "owner_sub")
     order_ids = sorted({event.order_id for event in pending})
-    callbacks = _grouped(await connection.execute(_CALLBACKS, {"order_ids": order_ids}), "order_id")
+    endpoints = (await connection.execute(_ENDPOINTS, {"owners": owners, "order_ids": order_ids})).all()
+    of_owners = _grouped((endpoint for endpoint in endpoints if endpoint.order_id is None), "owner_sub")
+    callbacks = _grouped(endpoints, "order_id")
     found = []
     for event in pending:
-        possible = (*of_everybody, *of_owners.get(event.owner_sub, ()))
+        possible = (*of_owners.get(None, ()), *of_owners.get(event.owner_sub, ()))
         endpoints = [endpoint for endpoint in possible if _wants(endpoint.event_types, event.type)]
         waiting = callbacks.get(event.order_id, ()) if event.type in CALLBACK_STATUS else ()
         if endpoints or waiting:
@@ -279,7 +283,9 @@ async def _mark(connection: AsyncConnection, done: Sequence[Any]) -> None:
         await connection.execute(_MARK_ONE, [_key(event) for event in done])
     elif done:
         keys = ([event.order_id for event in done], [event.seq for event in done])
-        await connection.exec_driver_sql(_MARK, keys)
+        ids = sorted(set(keys[0]))
+        words = [",".join(ids[start : start + _IDS_IN_ONE_WORD]) for start in range(0, len(ids), _IDS_IN_ONE_WORD)]
+        await connection.exec_driver_sql(_MARK, (*keys, words))
 
 
 def _key(event: Any) -> dict[str, Any]:
@@ -294,13 +300,6 @@ async def _add(connection: AsyncConnection, new: Sequence[_New]) -> None:
     await connection.exec_driver_sql(_ADD, tuple([row[name] for row in rows] for name in _New.__slots__))
 
 
-async def _tell(connection: AsyncConnection, order_ids: set[str]) -> None:
-    if connection.dialect.name == "postgresql":
-        ids = sorted(order_ids)
-        words = [",".join(ids[start : start + _IDS_IN_ONE_WORD]) for start in range(0, len(ids), _IDS_IN_ONE_WORD)]
-        await connection.exec_driver_sql(_TELL, (words,))
-
-
 async def _by_id(connection: AsyncConnection, statement: Any, ids: Iterable[str]) -> dict[str, Any]:
     wanted = sorted(set(ids))
     if not wanted:
@@ -308,8 +307,8 @@ async def _by_id(connection: AsyncConnection, statement: Any, ids: Iterable[str]
     return {row.id: row for row in await connection.execute(statement, {"ids": wanted})}
 
 
-def _grouped(rows: Iterable[Any], name: str) -> dict[str, list[Any]]:
-    groups: dict[str, list[Any]] = {}
+def _grouped(rows: Iterable[Any], name: str) -> dict[str | None, list[Any]]:
+    groups: dict[str | None, list[Any]] = {}
     for row in rows:
         groups.setdefault(getattr(row, name), []).append(row)
     return groups
