@@ -7,11 +7,10 @@ from random import SystemRandom
 
 import pytest
 
-from harness.campaign import new_postgresql, new_sqlite
+from conftest import NewMigrated
 from harness.launcher import launcher
 from harness.relay.campaign import Plan, Result, campaign, print_result
 from harness.relay.variants import VARIANTS
-from payorder.local.postgres import EmbeddedPostgres
 from support.ahead import started_ahead
 
 EVENTS = int(os.environ.get("PAYORDER_DELIVER_EVENTS", "300"))
@@ -25,14 +24,14 @@ Campaigns = Mapping[str, "asyncio.Task[Result]"]
 
 @pytest.fixture(scope="module")
 async def campaigns(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, postgres: EmbeddedPostgres
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, new_migrated: NewMigrated
 ) -> AsyncIterator[Campaigns]:
     """The result of each, by its engine, or by what is broken in it."""
     async with launcher(tmp_path_factory.mktemp("deliveries")) as shared:
 
         async def run(name: str) -> Result:
             folder = tmp_path_factory.mktemp("deliver")
-            url = await new_sqlite(folder) if name == "sqlite" else await new_postgresql(postgres)
+            url = await new_migrated("sqlite" if name == "sqlite" else "postgresql", folder)
             plan = Plan(
                 seed=SEED,
                 database_url=url,

@@ -104,6 +104,7 @@ class Result:
 
 
 async def campaign(plan: Plan, shared: Launcher, say: Callable[[str], None] = lambda _: None) -> Result:
+    """On a database that is migrated and has no endpoints."""
     result, ledger = Result(plan.seed), plan.folder / "received.jsonl"
     async with receiving(ledger, _SECRETS, plan.seed) as (receiver, url), _opened(plan.database_url) as database:
         endpoints = await _add_endpoints(database, url)
@@ -128,11 +129,15 @@ async def campaign(plan: Plan, shared: Launcher, say: Callable[[str], None] = la
 @asynccontextmanager
 async def _opened(url: str) -> AsyncIterator[Database]:
     database = Database(url, pool_size=_WRITERS + 1, pool_timeout_seconds=10)
-    await upgrade(database)
     try:
         yield database
     finally:
         await database.close()
+
+
+async def _migrate(url: str) -> None:
+    async with _opened(url) as database:
+        await upgrade(database)
 
 
 async def _add_endpoints(database: Database, url: str) -> dict[str, str]:
@@ -335,6 +340,7 @@ async def run(options: argparse.Namespace) -> int:
             variant=options.variant,
             patience_seconds=1800,
         )
+        await _migrate(plan.database_url)
         result = await campaign(plan, shared, say=lambda line: print(line, flush=True))
         print_result(result)
     if result.findings:
