@@ -44,8 +44,28 @@ _EVENTS_OF_ORDER = 2
 _OWNERS = ("alice",) * 19 + ("bob",)
 # The first hears of everything, the second of what one owner's orders do.
 _SECRETS = {"all": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "bob": "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"}
-_ZEROS = bytes(32)
 _MASKED = '{"object":"card","name":"J. Doe","number":"************4242","exp_month":12,"exp_year":2035}'
+_MONEY = {"currency": "GBP", "currency_digits": 2}
+_ORDER = _MONEY | {
+    "status": "approved",
+    "total_minor": 4999,
+    "metadata": "{}",
+    "event_seq": 2,
+    "audit_seq": 0,
+    "audit_hash": bytes(32),
+    "audit_previous": bytes(32),
+}
+_PAYMENT = _MONEY | {
+    "status": "succeeded",
+    "amount_minor": 4999,
+    "captured_minor": 4999,
+    "processor": "sandbox",
+    "reply_code": 0,
+    "reply": b"reply",
+    "source_kind": "card",
+    "source_last4": "4242",
+    "source_masked": _MASKED,
+}
 
 _OPEN = "SELECT id FROM events WHERE fanned_out_at IS NULL AND faults < 5 LIMIT 1"
 _PENDING = "SELECT id FROM webhook_deliveries WHERE state = 'pending' LIMIT 1"
@@ -215,59 +235,15 @@ async def _write_orders(database: Database, count: int, held_seconds: float, ran
 def _order(random: Random) -> tuple[Any, ...]:
     """The rows of a paid order: order, payment, receipt, and two events."""
     order_id, payment_id, owner, at = new_id(), new_id(), random.choice(_OWNERS), time.time_ns() // 1_000_000
-    money = {"currency": "GBP", "currency_digits": 2}
-    order = {
-        "id": order_id,
-        "owner_sub": owner,
-        "status": "approved",
-        **money,
-        "total_minor": 4999,
-        "metadata": "{}",
-        "latest_payment_id": payment_id,
-        "paid_payment_id": payment_id,
-        "event_seq": 2,
-        "audit_seq": 0,
-        "audit_hash": _ZEROS,
-        "audit_previous": _ZEROS,
-        "created_at": at,
-        "updated_at": at,
-    }
-    payment = {
-        "id": payment_id,
-        "order_id": order_id,
-        "owner_sub": owner,
-        "caller": owner,
-        "status": "succeeded",
-        **money,
-        "amount_minor": 4999,
-        "captured_minor": 4999,
-        "processor": "sandbox",
-        "processor_reference": f"sandbox_{payment_id}",
-        "reply_code": 0,
-        "reply": b"reply",
-        "source_kind": "card",
-        "source_last4": "4242",
-        "source_masked": _MASKED,
-        "created_at": at,
-        "claimed_at": at,
-        "settled_at": at,
-    }
+    order = _ORDER | {"id": order_id, "owner_sub": owner, "created_at": at, "updated_at": at}
+    order |= {"latest_payment_id": payment_id, "paid_payment_id": payment_id}
+    payment = _PAYMENT | {"id": payment_id, "order_id": order_id, "owner_sub": owner, "caller": owner}
+    payment |= {"processor_reference": f"sandbox_{payment_id}", "created_at": at, "claimed_at": at, "settled_at": at}
     receipt = {"id": payment_id, "payment_id": payment_id, "order_id": order_id, "created_at": at}
     happened = ((1, "payment.succeeded", payment_id, "processing"), (2, "order.approved", order_id, "placed"))
-    told = [
-        {
-            "order_id": order_id,
-            "seq": seq,
-            "id": new_id(),
-            "type": type_,
-            "subject_id": subject_id,
-            "from_state": from_state,
-            "actor": owner,
-            "created_at": at,
-        }
-        for seq, type_, subject_id, from_state in happened
-    ]
-    return order, payment, receipt, told
+    names = ("seq", "type", "subject_id", "from_state")
+    told = {"order_id": order_id, "actor": owner, "created_at": at}
+    return order, payment, receipt, [told | {"id": new_id()} | dict(zip(names, each, strict=True)) for each in happened]
 
 
 async def _let_time_pass(plan: Plan, database: Database, enough: asyncio.Event) -> None:
