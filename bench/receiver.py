@@ -82,7 +82,7 @@ def _write(path: Path, text: str) -> None:
 @asynccontextmanager
 async def hanging() -> AsyncIterator[str]:
     """The URL of one who listens, and never says a word."""
-    server = await asyncio.start_server(lambda *_: asyncio.sleep(3600), HOST, 0)
+    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, HOST, 0)
     try:
         yield f"http://{HOST}:{server.sockets[0].getsockname()[1]}/"
     finally:

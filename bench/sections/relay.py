@@ -86,33 +86,36 @@ async def _claimed_and_sent(stage: Stage, count: int) -> Relayed:
 
 
 async def _fanned_out_and_sent(stage: Stage, count: int) -> Relayed:
-    """From the commit of the events on."""
+    """From the commit of the events on: all of them are there at once."""
     url, connection, got = await _prepared(stage, "relay_whole")
     meters = await _dispatchers(stage, url)
 
-    async def begin(connection: Any) -> None:
+    async def write(connection: Any) -> None:
         await events.add_orders(connection, count // events.EVENTS_OF_ORDER)
 
-    return await _relayed(connection, got, meters, stage, count, begin)
+    return await _relayed(connection, got, meters, stage, count, write)
 
 
 async def _relayed(
-    connection: Any, got: EnvoyReceiver, meters: dict[str, Meter], stage: Stage, count: int, begin: Any
+    connection: Any, got: EnvoyReceiver, meters: dict[str, Meter], stage: Stage, count: int, write: Any
 ) -> Relayed:
+    """`write` is what lets the dispatchers begin, once it is committed."""
     meters = {**meters, "postgres": stage.postgres_meter, "receiver": got.meter}
-    before = {name: meter.cpu_seconds() for name, meter in meters.items()}
-    await begin(connection)
+    async with connection.transaction():
+        await write(connection)
+        before = {name: meter.cpu_seconds() for name, meter in meters.items()}
     began = time.perf_counter()
     await events.until_count(connection, _PENDING_EVENTS, 0, timeout_seconds=_TIMEOUT_SECONDS)
     await events.until_count(connection, _ENDED, 0, timeout_seconds=_TIMEOUT_SECONDS)
     seconds = time.perf_counter() - began
-    used = {name: (meter.cpu_seconds() - before[name]) / count * 1_000_000 for name, meter in meters.items()}
+    used = {name: (meter.cpu_seconds() - before[name]) / count * 1e6 for name, meter in meters.items()}
     await _refuse_skipped(connection, got, count)
     await connection.close()
-    await stage.stop(*(name for name in meters if name.startswith("dispatcher")))
-    dispatchers = sum(cpu for name, cpu in used.items() if name.startswith("dispatcher"))
-    cpu = {"dispatchers": dispatchers, "postgres": used["postgres"], "receiver": used["receiver"]}
-    return Relayed(count, count / seconds, cpu)
+    dispatchers = [name for name in meters if name.startswith("dispatcher")]
+    await stage.stop(*dispatchers)
+    cpu = {"dispatchers": sum(used[name] for name in dispatchers), "postgres": used["postgres"]}
+    print(f"  {count / seconds:,.0f}/s", flush=True)
+    return Relayed(count, count / seconds, cpu | {"receiver": used["receiver"]})
 
 
 async def _refuse_skipped(connection: Any, got: EnvoyReceiver, count: int) -> None:
@@ -145,6 +148,7 @@ async def _beside_hostile(stage: Stage, sizes: Sizes) -> tuple[float, float]:
         p50, p99 = [float(await connection.fetchval(_LATENCY_SECONDS, healthy, each)) for each in (0.5, 0.99)]
     await connection.close()
     await stage.stop(*meters)
+    print(f"  beside {_HOSTILE} that hang: p50 {p50:.2f} s, p99 {p99:.2f} s", flush=True)
     return p50, p99
 
 

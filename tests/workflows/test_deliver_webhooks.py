@@ -244,7 +244,7 @@ async def test_receivers_that_hang_delay_nobody_else(
 @asynccontextmanager
 async def hanging() -> AsyncIterator[str]:
     """The URL of somebody who listens and never says a word."""
-    server = await asyncio.start_server(lambda *_: asyncio.sleep(3600), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     finally:

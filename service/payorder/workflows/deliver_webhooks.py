@@ -111,7 +111,13 @@ class DeliverWebhooks:
         for lane, claimed in self._lanes.start():
             attempt = asyncio.create_task(self._attempt(lane, claimed))
             self._attempts.add(attempt)
-            attempt.add_done_callback(self._attempts.discard)
+            attempt.add_done_callback(self._attempted)
+
+    def _attempted(self, attempt: "asyncio.Task[None]") -> None:
+        self._attempts.discard(attempt)
+        fault = None if attempt.cancelled() else attempt.exception()
+        if fault is not None:
+            self._on_fault(fault)
 
     async def _attempt(self, lane: Lane, claimed: Claimed) -> None:
         if self._clock.uptime_seconds() - claimed.at > _SEND_WITHIN_SECONDS:
