@@ -77,6 +77,6 @@ async def until_count(connection: asyncpg.Connection, statement: str, wanted: in
     """The seconds until the count was `wanted`. Raises TimeoutError."""
     began = time.perf_counter()
     async with asyncio.timeout(timeout_seconds):
-        while await connection.fetchval(statement) < wanted:  # noqa: ASYNC110 - it happens in other processes
+        while (await connection.fetchval(statement) or 0) < wanted:  # noqa: ASYNC110 - it happens in other processes
             await asyncio.sleep(0.1)
     return time.perf_counter() - began
