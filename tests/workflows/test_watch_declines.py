@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from payorder.adapters.database.audit_chain import BEGINNING, begin_of_id
+from payorder.adapters.database.audit_chain import BEGINNING
 from payorder.adapters.database.engine import Database
+from payorder.adapters.database.ids import begin_of_id
 from payorder.adapters.database.rows import from_payment, to_milliseconds
 from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.database.tables import audit_log, payments
