@@ -238,6 +238,7 @@ async def test_cancelling_a_paid_order_reserves_its_refund_once(store: Store) ->
         payment_id=payment.id,
         order_id=order.id,
         amount=order.total,
+        processor="sandbox",
         reference=f"sandbox_{payment.id}",
         status=RefundStatus.PROCESSING,
     )

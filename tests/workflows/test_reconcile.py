@@ -73,14 +73,20 @@ def limits_of(processor_name: str) -> ReconcileLimits:
     )
 
 
-def reconcile_with(store: DatabaseStore, processor: Silent, on_finding: Callable[[Finding], None]) -> Reconcile:
+def reconcile_with(
+    store: DatabaseStore,
+    processor: Silent,
+    on_finding: Callable[[Finding], None],
+    *,
+    processor_name: str = "sandbox",
+) -> Reconcile:
     faults: list[BaseException] = []
     return Reconcile(
         store=store,
         processor=processor,
         clock=SystemClock(),
         render=to_payment_reply,
-        limits=limits_of("sandbox"),
+        limits=limits_of(processor_name),
         on_finding=on_finding,
         on_fault=faults.append,
     )
@@ -296,17 +302,24 @@ async def test_what_another_processor_was_asked_for_is_left_to_it(
 ) -> None:
     payment = await claimed(due_at_once)
     await processor.charge(payment.id, TOTAL, CARD)
-    other = Silent()
-    await Reconcile(
-        store=due_at_once,
-        processor=other,
-        clock=SystemClock(),
-        render=to_payment_reply,
-        limits=limits_of("other"),
-        on_finding=[].append,
-        on_fault=[].append,
-    ).settle_open()
+    await reconcile_with(due_at_once, Silent(), [].append, processor_name="other").settle_open()
     assert PaymentStatus.PROCESSING == (await due_at_once.get_payment(payment.id, "alice")).status
+
+
+async def test_what_another_processor_took_is_left_to_it_to_give_back(
+    database: Database, due_at_once: DatabaseStore, processor: Silent, reconcile: Reconcile
+) -> None:
+    refund = await refund_of_a_cancelled_order(due_at_once, processor, reconcile)
+    findings: list[Finding] = []
+    other = Silent()
+    other.declines_refunds = True
+    elsewhere = reconcile_with(due_at_once, other, findings.append, processor_name="other")
+    await elsewhere.refund(refund)
+    await make_everything_due(database)
+    await elsewhere.settle_open()
+    assert ([], [(4999, 0)]) == (findings, await reserved_and_refunded(database))
+    await reconcile.settle_open()
+    assert [(0, 4999)] == await reserved_and_refunded(database)
 
 
 async def test_however_often_a_payment_was_asked_after_the_others_are_not_held_up(

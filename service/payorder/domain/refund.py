@@ -8,11 +8,12 @@ from payorder.domain.states import RefundStatus
 
 @dataclass(frozen=True, slots=True)
 class Refund:
-    """A reserved refund. `reference` is the processor's id of the charge; `id` is the key of the refund there."""
+    """A reserved refund. `processor` took the money under the id `reference`; `id` is the key of the refund there."""
 
     id: str
     payment_id: str
     order_id: str
     amount: Money
+    processor: str
     reference: str
     status: RefundStatus

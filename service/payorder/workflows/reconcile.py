@@ -124,8 +124,9 @@ class Reconcile:
         return self._compared_at - _COMPARE_OVERLAP
 
     async def refund(self, refund: Refund) -> None:
-        """The first attempt at a refund, without waiting for the next round."""
-        await self._guarded(self._settle_refund, refund)
+        """The first attempt at a refund, without waiting for the next round. What another took, it alone gives back."""
+        if refund.processor == self._limits.processor_name:
+            await self._guarded(self._settle_refund, refund)
 
     async def _settle_payment(self, payment: Payment) -> None:
         settled = payment.after(await self._answer(self._processor.cancel(payment.id, payment.amount)))

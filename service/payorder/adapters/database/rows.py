@@ -125,6 +125,7 @@ def to_refund(row: Any) -> Refund:
         payment_id=row.payment_id,
         order_id=row.order_id,
         amount=Money(row.amount_minor, Currency(row.currency, row.currency_digits)),
+        processor=row.processor,
         reference=row.reference,
         status=RefundStatus(row.status),
     )
