@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from pathlib import Path
@@ -13,7 +14,7 @@ from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from conftest import new_database
+from conftest import ENGINES, NewMigrated, new_database
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.migrate import upgrade
 from payorder.adapters.database.store import DatabaseStore
@@ -41,6 +42,7 @@ from payorder.domain.refund import Refund
 from payorder.domain.source import MaskedSource
 from payorder.domain.states import OrderStatus, PaymentStatus, RefundStatus
 from payorder.local.postgres import EmbeddedPostgres
+from payorder.ports.audit import CallRecord
 from payorder.ports.processor import Charge
 from payorder.ports.store import Cancelled, CancelRequest, CommitUnknown, Lease, PageRequest, Store
 from support.cut import Wire, wire_to
@@ -865,6 +867,29 @@ async def test_reading_from_a_full_pool_is_busy_and_does_not_look_unwell(empty: 
         assert {Busy: 5} == await kinds_of(*reads(store, order))
         assert await store.is_ready()
     assert {None: 3, OrderNotFound: 2} == await kinds_of(*reads(store, order))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_who_has_hundreds_of_calls_written_down_keeps_nobody_else_waiting(
+    new_migrated: NewMigrated, tmp_path: Path, engine: str
+) -> None:
+    database = Database(await new_migrated(engine, tmp_path), pool_size=4, pool_timeout_seconds=0.1)
+    store, recorded, enough = store_on(database), asyncio.Event(), asyncio.Event()
+
+    async def flood() -> None:
+        while not enough.is_set():
+            with suppress(Busy):
+                await store.record_call(CallRecord("AdminService/ListOrders", "done", by("mallory"), "{}"))
+                recorded.set()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(300):
+            group.create_task(flood())
+        await recorded.wait()
+        orders = [await added(store) for _ in range(5)]
+        enough.set()
+    assert orders == (await store.list_orders("alice", ALL)).items[::-1]
+    await database.close()
 
 
 def reads(store: Store, order: Order) -> list[Awaitable[object]]:

@@ -53,12 +53,14 @@ class Database:
             # SQLite has one writer: waiting for its connection is fairer than waiting for its lock.
             self._writes = _Pool(_sqlite_engine, driver_url, 1, pool_timeout_seconds)
             self._finishes = _Pool(_sqlite_engine, driver_url, 1, _FINISH_TIMEOUT_SECONDS)
+            self._records = _Pool(_sqlite_engine, driver_url, 1, pool_timeout_seconds)
             self._reads = _Pool(_sqlite_engine, driver_url, pool_size, pool_timeout_seconds)
             self._probes = _Pool(_sqlite_engine, driver_url, 1, pool_timeout_seconds)
             self._relays = self._finishes
         else:
             self._writes = self._reads = _Pool(_postgresql_engine, driver_url, pool_size, pool_timeout_seconds)
             self._finishes = _Pool(_postgresql_engine, driver_url, 2, _FINISH_TIMEOUT_SECONDS)
+            self._records = _Pool(_postgresql_engine, driver_url, 1, pool_timeout_seconds)
             self._probes = _Pool(_postgresql_engine, driver_url, 1, pool_timeout_seconds)
             # One for each loop that has something to do with webhooks.
             self._relays = _Pool(_postgresql_engine, driver_url, 3, _FINISH_TIMEOUT_SECONDS)
@@ -76,6 +78,11 @@ class Database:
         """Run `phase` in one transaction, again from its start after a conflict. Raises Busy when it cannot begin."""
         with _busy_when_away():
             return await self._retrying(_in_transaction, self._writes, phase)
+
+    async def record(self, phase: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+        """Like `write`, on a connection of its own: for what no change of an order or payment may have to wait for."""
+        with _busy_when_away():
+            return await self._retrying(_in_transaction, self._records, phase)
 
     async def finish(self, phase: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
         """Like `write`, on connections of its own: what was begun is not starved by what begins.
@@ -126,7 +133,7 @@ class Database:
                     yield connection
 
     async def close(self) -> None:
-        for pool in (self._writes, self._finishes, self._reads, self._probes, self._relays):
+        for pool in (self._writes, self._finishes, self._records, self._reads, self._probes, self._relays):
             await pool.close()
         if self.hot_path:
             await self.hot_path.close()

@@ -166,7 +166,7 @@ class DatabaseStore:
             return await admin.get_entry(connection, entry_id)
 
     async def record_call(self, call: CallRecord) -> None:
-        await self._database.write(lambda connection: audit.add_call(connection, call))
+        await self._database.record(lambda connection: audit.add_call(connection, call))
 
     async def compare(self, charges: Sequence[Charge]) -> list[Finding]:
         async with self._database.read() as connection:
