@@ -4,7 +4,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from conftest import ENGINES, NewMigrated
-from payorder.adapters.database.audit_chain import CONTENT, content_of, hash_of
-from payorder.adapters.database.audit_check import AuditCheck, AuditFault
+from payorder.adapters.database import audit
+from payorder.adapters.database.audit_chain import CONTENT, Head, content_of, hash_of, of_call
+from payorder.adapters.database.audit_check import AuditCheck, AuditFault, Elsewhere
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.database.tables import audit_log, audit_seals, metadata
@@ -23,7 +24,8 @@ from payorder.adapters.signing import Ed25519Signer, PublicKey
 from payorder.adapters.system import new_id
 from payorder.domain.seal import Seal
 from payorder.ports.audit import CallRecord
-from payorder.ports.store import Cancelled, CancelRequest, Interval
+from payorder.ports.store import Cancelled, CancelRequest, Interval, SealMissing
+from payorder.workflows.seal_audit_log import SealAuditLog
 from support.records import LATER, NO_LIMITS, a_payment, an_order, by, failed, reply_of, succeeded
 from support.service import settings_of
 from support.signing_keys import new_signing_key
@@ -59,8 +61,11 @@ class Log:
         return words
 
     def check(self, connection: AsyncConnection) -> AuditCheck:
+        return AuditCheck(connection, self.elsewhere({}))
+
+    def elsewhere(self, hashes: Mapping[int, bytes], unsealed_seconds_max: float = 3600) -> Elsewhere:
         key = Ed25519Signer.read(self.key_path).public_key
-        return AuditCheck(connection, {key.key_id: key})
+        return Elsewhere({key.key_id: key}, hashes, unsealed_seconds_max)
 
 
 async def paid(store: DatabaseStore, *, with_failure: bool = False) -> str:
@@ -120,7 +125,7 @@ def store_on(database: Database) -> DatabaseStore:
 async def sealed(store: DatabaseStore, signer: Ed25519Signer) -> Seal | None:
     """What was written in this very millisecond is not sealed."""
     await asyncio.sleep(0.005)
-    return await store.seal_audit_log(signer, AT_ONCE)
+    return await store.seal_audit_log(signer, AT_ONCE, known=None)
 
 
 class RolledBack(Exception):
@@ -309,14 +314,80 @@ async def test_a_seal_that_was_taken_out_is_found_by_the_next(log: Log) -> None:
     )
 
 
+SEALS_GONE = {"the newest": ("number = 3", 3), "all but the first": ("number > 1", 2), "all": ("number > 0", 1)}
+
+
+@pytest.mark.parametrize(("of_which", "number"), SEALS_GONE.values(), ids=SEALS_GONE)
+async def test_the_newest_seals_are_missed_when_they_are_gone(
+    database: Database, tmp_path: Path, of_which: str, number: int
+) -> None:
+    """By what they had sealed, as soon as that is old, and by whoever has kept the hash of one."""
+    log = await written(database, new_signing_key(tmp_path / "key.pem"))
+    newest = await sealed(store_on(database), Ed25519Signer.read(log.key_path))
+    assert newest is not None
+    kept, at_once = log.elsewhere({3: newest.hash}), log.elsewhere({}, unsealed_seconds_max=0)
+    assert [[], []] == [await faults_in(database, elsewhere) for elsewhere in (kept, at_once)]
+    await without_triggers(database, f"DELETE FROM audit_seals WHERE {of_which}")
+    assert [AuditFault("seals", 3, "missing, and it was given")] == await faults_in(database, kept)
+    unsealed = AuditFault("seals", number, "missing: what came after the one before it is not sealed")
+    assert [unsealed] == await faults_in(database, at_once)
+    # Without a key nobody has to seal.
+    assert [] == await faults_in(database, Elsewhere({}, {}, 0))
+
+
+async def test_a_seal_that_was_made_anew_is_not_the_one_that_was_kept(log: Log) -> None:
+    assert [AuditFault("seals", 2, "it is not the one that was given")] == await faults_in(
+        log.database, log.elsewhere({2: bytes(32)})
+    )
+
+
+async def faults_in(database: Database, elsewhere: Elsewhere) -> list[AuditFault]:
+    async with database.snapshot() as connection:
+        return [fault async for fault in AuditCheck(connection, elsewhere).faults()]
+
+
+async def without_triggers(database: Database, statement: str) -> None:
+    async def tamper(connection: AsyncConnection) -> None:
+        for each in (*NO_TRIGGERS[database.url.get_backend_name()], statement):
+            await connection.execute(text(each))
+
+    await database.write(tamper)
+
+
 # Sealing
+
+
+async def test_a_replica_whose_last_seal_is_gone_signs_nothing_more(database: Database, tmp_path: Path) -> None:
+    store, signer = store_on(database), Ed25519Signer.read(new_signing_key(tmp_path / "key.pem"))
+    made: list[Seal] = []
+    sealing = SealAuditLog(store=store, signer=signer, every_seconds=60, on_seal=made.append, on_fault=pytest.fail)
+    await called_ten_minutes_ago(database)
+    await sealing.seal()
+    assert [(1, 1)] == [(seal.number, seal.entry_count) for seal in made]
+    await placed(store)
+    assert await sealed(store, signer)
+    # Another replica has made the next: nothing is wrong.
+    await sealing.seal()
+    await without_triggers(database, "DELETE FROM audit_seals")
+    with pytest.raises(SealMissing):
+        await sealing.seal()
+    async with database.read() as connection:
+        assert [] == (await connection.execute(select(audit_seals))).all()
+
+
+async def called_ten_minutes_ago(database: Database) -> None:
+    async def write(connection: AsyncConnection) -> None:
+        head = Head(0, bytes(32), await audit.now(connection) - 600_000)
+        await audit.write(connection, [of_call(head, CallRecord("AdminService/ListOrders", "done", by("root"), "{}"))])
+
+    await database.write(write)
 
 
 async def test_of_many_replicas_one_makes_a_seal(database: Database, tmp_path: Path) -> None:
     store, signer = store_on(database), Ed25519Signer.read(new_signing_key(tmp_path / "key.pem"))
     await paid(store)
     await asyncio.sleep(0.005)
-    made = await asyncio.gather(*(store.seal_audit_log(signer, AT_ONCE) for _ in range(10)))
+    made = await asyncio.gather(*(store.seal_audit_log(signer, AT_ONCE, None) for _ in range(10)))
     assert 1 == len([seal for seal in made if seal is not None])
     async with database.read() as connection:
         assert 1 == (await connection.execute(select(func.count()).select_from(audit_seals))).scalar_one()
@@ -326,13 +397,13 @@ async def test_what_is_too_young_and_what_is_nothing_is_not_sealed(database: Dat
     store, signer = store_on(database), Ed25519Signer.read(new_signing_key(tmp_path / "key.pem"))
     assert await sealed(store, signer) is None
     await paid(store)
-    assert await store.seal_audit_log(signer, Interval(every_seconds=0, settled_after_seconds=60)) is None
+    assert await store.seal_audit_log(signer, Interval(every_seconds=0, settled_after_seconds=60), None) is None
     first = await sealed(store, signer)
     assert first is not None
     assert (1, 4) == (first.number, first.entry_count)
     assert await sealed(store, signer) is None
     await placed(store)
-    assert await store.seal_audit_log(signer, Interval(every_seconds=60, settled_after_seconds=0)) is None
+    assert await store.seal_audit_log(signer, Interval(every_seconds=60, settled_after_seconds=0), None) is None
     second = await sealed(store, signer)
     assert second is not None
     assert (2, 1, first.until_at, first.hash) == (second.number, second.entry_count, second.from_at, second.prev_hash)
@@ -341,7 +412,7 @@ async def test_what_is_too_young_and_what_is_nothing_is_not_sealed(database: Dat
 async def test_a_key_that_was_changed_is_told_by_its_id(log: Log, tmp_path: Path) -> None:
     other = Ed25519Signer.read(new_signing_key(tmp_path / "other.pem")).public_key
     async with log.database.snapshot() as connection:
-        check = AuditCheck(connection, {other.key_id: other})
+        check = AuditCheck(connection, Elsewhere({other.key_id: other}, {}, 3600))
         assert [1, 2] == [fault.seq async for fault in check.faults()]
 
 
@@ -383,6 +454,8 @@ async def test_the_command_finds_a_deleted_row(engine: str, tmp_path: Path, new_
 
     status, told = await verified(tmp_path, url, "--public-key", str(public))
     assert (0, "nothing is wrong") == (status, told.splitlines()[-1])
+    status, told = await verified(tmp_path, url, "--seal", f"3:{'0' * 64}")
+    assert (1, "seals 3: missing, and it was given") == (status, told.splitlines()[0])
 
     async def tamper(connection: AsyncConnection) -> None:
         for statement in (*NO_TRIGGERS[engine], "DELETE FROM audit_log WHERE chain = 'paid' AND seq = 2"):

@@ -12,7 +12,7 @@ from random import Random
 import pytest
 
 from conftest import ENGINES, NewMigrated
-from payorder.adapters.database.audit_check import AuditCheck
+from payorder.adapters.database.audit_check import AuditCheck, Elsewhere
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.processors.sandbox import Sandbox
@@ -280,4 +280,4 @@ async def test_of_everything_at_once_no_charge_is_kept(replicas: list[Replica], 
         assert 1 == states.count(("order", "cancelled"))
         assert states.count(("payment", "succeeded")) == states.count(("refund", "succeeded")) <= 1
     async with replicas[0].store._database.snapshot() as connection:
-        assert [] == [fault async for fault in AuditCheck(connection, {}).faults()]
+        assert [] == [fault async for fault in AuditCheck(connection, Elsewhere({}, {}, 0)).faults()]

@@ -1,41 +1,45 @@
 """`payorder audit verify`."""
 
 import sys
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from payorder.adapters.database.audit_check import AuditCheck
+from payorder.adapters.database.audit_check import AuditCheck, Elsewhere
 from payorder.adapters.database.engine import Database
 from payorder.adapters.signing import Ed25519Signer, NoSigningKey, PublicKey
 from payorder.cli.process import run, settings_or_exit
 from payorder.config import Settings
 from payorder.domain.errors import Busy
+from payorder.workflows.seal_audit_log import SETTLED_AFTER_SECONDS
+
+# How many seals may be late before they count as taken out: what serves may be slow, or be started again.
+_SEALS_LATE_MAX = 5
 
 
-def verify(public_keys: tuple[Path, ...]) -> None:
+def verify(public_keys: tuple[Path, ...], seals: tuple[str, ...]) -> None:
     settings = settings_or_exit()
-    keys = _keys(settings, public_keys)
+    unsealed_seconds_max = SETTLED_AFTER_SECONDS + _SEALS_LATE_MAX * settings.audit_seal_every_seconds
+    elsewhere = Elsewhere(_keys(settings, public_keys), _hashes(seals), unsealed_seconds_max)
     try:
-        run(_verify(settings, keys))
+        run(_verify(settings, elsewhere))
     except Busy:
         sys.exit("payorder: the database cannot be read")
 
 
-async def _verify(settings: Settings, keys: Mapping[str, PublicKey]) -> None:
+async def _verify(settings: Settings, elsewhere: Elsewhere) -> None:
     database = Database(settings.database_url, pool_size=1, pool_timeout_seconds=settings.database_pool_timeout_seconds)
     wrong = 0
     try:
         async with database.snapshot() as connection:
-            check = AuditCheck(connection, keys)
+            check = AuditCheck(connection, elsewhere)
             async for fault in check.faults():
                 wrong += 1
                 click.echo(f"{fault.chain} {fault.seq}: {fault.what}")
     finally:
         await database.close()
-    click.echo(_summary(check, wrong, are_signatures_checked=bool(keys)))
+    click.echo(_summary(check, wrong, are_signatures_checked=bool(elsewhere.keys)))
     if wrong:
         sys.exit(1)
 
@@ -53,6 +57,14 @@ def _summary(check: AuditCheck, wrong: int, *, are_signatures_checked: bool) -> 
             f"{wrong} wrong" if wrong else "nothing is wrong",
         )
     )
+
+
+def _hashes(seals: tuple[str, ...]) -> dict[int, bytes]:
+    """By number, of NUMBER:HASH."""
+    try:
+        return {int(number): bytes.fromhex(hash_) for number, _, hash_ in (seal.partition(":") for seal in seals)}
+    except ValueError:
+        sys.exit("payorder: --seal must be NUMBER:HASH, as in the line of the log that told of it")
 
 
 def _keys(settings: Settings, paths: tuple[Path, ...]) -> dict[str, PublicKey]:

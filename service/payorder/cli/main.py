@@ -95,11 +95,18 @@ def audit() -> None:
     multiple=True,
     help="A key that has signed seals, as PEM; by default the one that the service signs with.",
 )
-def verify(public_keys: tuple[Path, ...]) -> None:
+@click.option(
+    "--seal",
+    "seals",
+    metavar="NUMBER:HASH",
+    multiple=True,
+    help="A seal that must be there: number and digest of a line `audit log sealed` that was kept elsewhere.",
+)
+def verify(public_keys: tuple[Path, ...], seals: tuple[str, ...]) -> None:
     """Say what was changed, added or taken out by others than the service; the status is then 1."""
     from payorder.cli import audit as auditing  # noqa: PLC0415 - as above
 
-    auditing.verify(public_keys)
+    auditing.verify(public_keys, seals)
 
 
 @main.group()

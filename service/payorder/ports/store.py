@@ -102,6 +102,10 @@ class CommitUnknown(Exception):
     """The connection was lost during the commit: it may or may not have happened."""
 
 
+class SealMissing(Exception):
+    """A seal that this process has made is not there as it was made."""
+
+
 class Store(Protocol):
     """Orders and payments. Every method is one short transaction, retried inside when the database asks for it.
 
@@ -177,8 +181,11 @@ class Store(Protocol):
         """What does not fit between the processor's books and ours. New findings are recorded, and answered once."""
         ...
 
-    async def seal_audit_log(self, signer: Signer, when: Interval) -> Seal | None:
-        """Sign what was written since the last seal; None if that is too early, or another replica has done it."""
+    async def seal_audit_log(self, signer: Signer, when: Interval, known: Seal | None) -> Seal | None:
+        """Sign what was written since the last seal; None if that is too early, or another replica has done it.
+
+        Raises SealMissing when `known`, which was made before, is not there as it was: then nothing is signed.
+        """
         ...
 
     async def add_up_statistics(self, when: Interval) -> bool:

@@ -10,13 +10,16 @@ from payorder.ports.store import Interval, Store
 from payorder.workflows.repeat import repeat
 
 # No statement and no pause in a transaction is let last so long.
-_SETTLED_AFTER_SECONDS = 60.0
+SETTLED_AFTER_SECONDS = 60.0
 # How many times in an interval it is looked whether one is over.
 _LOOKS = 4
 
 
 class SealAuditLog:
-    """`on_seal` is told of each: whoever keeps that elsewhere has a copy that no owner of the database can change."""
+    """`on_seal` is told of each: whoever keeps that elsewhere has a copy that no owner of the database can change.
+
+    A replica whose own last seal is gone signs nothing more: what is in its place would look as if it had been there.
+    """
 
     def __init__(
         self,
@@ -29,10 +32,11 @@ class SealAuditLog:
     ) -> None:
         self._store = store
         self._signer = signer
-        self._when = Interval(every_seconds, _SETTLED_AFTER_SECONDS)
+        self._when = Interval(every_seconds, SETTLED_AFTER_SECONDS)
         self._on_seal = on_seal
         self._on_fault = on_fault
         self._stopping = asyncio.Event()
+        self._last: Seal | None = None
 
     async def run(self) -> None:
         """Until `stop`. A database that is away is asked again at the next round."""
@@ -45,7 +49,8 @@ class SealAuditLog:
     async def seal(self) -> None:
         """Everything that is due: after a long time there is more than one."""
         while not self._stopping.is_set():
-            seal = await self._store.seal_audit_log(self._signer, self._when)
+            seal = await self._store.seal_audit_log(self._signer, self._when, self._last)
             if seal is None:
                 return
+            self._last = seal
             self._on_seal(seal)

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from sqlalchemy import bindparam, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from payorder.adapters.database import audit
 from payorder.adapters.database.audit_chain import BEGINNING, CONTENT, content_of, hash_of
 from payorder.adapters.database.ids import id_of
 from payorder.adapters.database.seals import digest_between, to_seal
@@ -60,6 +61,19 @@ class SealKey(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What is known of seals from elsewhere than the database.
+
+    `keys` have signed them, by their ids; without any, signatures are not looked at, and no seal has to be there.
+    `hashes` are those of seals by their numbers. No entry may be unsealed that is older than `unsealed_seconds_max`.
+    """
+
+    keys: Mapping[str, SealKey]
+    hashes: Mapping[int, bytes]
+    unsealed_seconds_max: float
+
+
+@dataclass(frozen=True, slots=True)
 class AuditFault:
     """What is wrong: in which chain, or `seals`, and at which number."""
 
@@ -73,13 +87,13 @@ class AuditCheck:
     """Counts what it reads; `sealed_until` is in epoch milliseconds."""
 
     connection: AsyncConnection
-    # By their ids; without any, signatures are not looked at.
-    keys: Mapping[str, SealKey]
+    elsewhere: Elsewhere
     entries: int = 0
     chains: int = 0
     seals: int = 0
     sealed_entries: int = 0
     sealed_until: int = 0
+    _seal_number: int = 0
     _heads: dict[str, tuple[int, bytes]] = field(default_factory=dict)
 
     async def faults(self) -> AsyncIterator[AuditFault]:
@@ -91,6 +105,8 @@ class AuditCheck:
                 yield fault
         async for fault in self._of_seals():
             yield fault
+        if self.elsewhere.keys and await self._is_sealing_overdue():
+            yield AuditFault("seals", self._seal_number + 1, "missing: what came after the one before it is not sealed")
 
     async def _of_chains(self) -> AsyncIterator[AuditFault]:
         chain = _Chain("")
@@ -131,17 +147,26 @@ class AuditCheck:
 
     async def _of_seals(self) -> AsyncIterator[AuditFault]:
         before: Seal | None = None
-        after = 0
-        while rows := (await self.connection.execute(_SEALS, {"after": after})).all():
+        missing = dict(self.elsewhere.hashes)
+        while rows := (await self.connection.execute(_SEALS, {"after": self._seal_number})).all():
             for row in rows:
                 seal = to_seal(row)
                 for what in await self._faults_of(seal, before):
                     yield AuditFault("seals", seal.number, what)
+                if missing.pop(seal.number, seal.hash) != seal.hash:
+                    yield AuditFault("seals", seal.number, "it is not the one that was given")
                 before = seal
                 self.seals += 1
                 self.sealed_entries += seal.entry_count
                 self.sealed_until = seal.until_at
-            after = rows[-1].number
+            self._seal_number = rows[-1].number
+        for number in missing:
+            yield AuditFault("seals", number, "missing, and it was given")
+
+    async def _is_sealing_overdue(self) -> bool:
+        first = await audit.next_at(self.connection, self.sealed_until)
+        oldest = await audit.now(self.connection) - round(self.elsewhere.unsealed_seconds_max * 1000)
+        return first is not None and first < oldest
 
     async def _faults_of(self, seal: Seal, before: Seal | None) -> list[str]:
         number, until_at, hash_ = (before.number, before.until_at, before.hash) if before else (0, 0, seals.BEGINNING)
@@ -150,8 +175,9 @@ class AuditCheck:
             faults.append(f"the seal before it is missing, {number + 1}")
         elif (seal.from_at, seal.prev_hash) != (until_at, hash_):
             faults.append("it does not follow on the seal before it")
-        key = self.keys.get(seal.key_id)
-        if self.keys and (key is None or not key.has_signed(seal.text, seal.signature)):
+        keys = self.elsewhere.keys
+        key = keys.get(seal.key_id)
+        if keys and (key is None or not key.has_signed(seal.text, seal.signature)):
             faults.append("its signature is of none of the given keys" if key is None else "its signature is wrong")
         if (seal.entry_count, seal.digest) != await digest_between(self.connection, seal.from_at, seal.until_at):
             faults.append("the entries of its time are not those that were sealed")

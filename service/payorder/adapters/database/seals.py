@@ -1,6 +1,7 @@
 """Statements that seal the audit log: a digest of what it holds between two moments, signed, once for all replicas."""
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import bindparam, insert, select
@@ -12,12 +13,13 @@ from payorder.adapters.database.ids import first_id
 from payorder.adapters.database.tables import audit_log, audit_seals
 from payorder.domain.seal import BEGINNING, Seal
 from payorder.ports.signing import Signer
-from payorder.ports.store import Interval
+from payorder.ports.store import Interval, SealMissing
 
 # What was not sealed for long is sealed in parts.
 _WINDOW_MILLISECONDS_MAX = 3_600_000
 _READ_AT_ONCE = 5000
 
+_NUMBERED = select(audit_seals).where(audit_seals.c.number == bindparam("wanted"))
 _NEWEST = select(audit_seals).order_by(audit_seals.c.number.desc()).limit(1)
 _HASHES = (
     select(audit_log.c.id, audit_log.c.hash)
@@ -32,8 +34,10 @@ class SealedBefore(Exception):
     """Another replica was first: the transaction is given up, and nothing is wrong."""
 
 
-async def seal(connection: AsyncConnection, signer: Signer, when: Interval) -> Seal | None:
-    """The next seal, or None if it is too early for one or there is nothing to seal. Raises SealedBefore."""
+async def next_seal(connection: AsyncConnection, signer: Signer, when: Interval, known: Seal | None) -> Seal | None:
+    """To be added, or None if it is too early for one or there is nothing to seal. Raises SealMissing."""
+    if known is not None:
+        await _refuse_without(connection, known)
     newest = (await connection.execute(_NEWEST)).one_or_none()
     number, from_at, prev_hash = 1, 0, BEGINNING
     if newest is not None:
@@ -44,12 +48,15 @@ async def seal(connection: AsyncConnection, signer: Signer, when: Interval) -> S
         return None
     count, digest = await digest_between(connection, from_at, until_at)
     unsigned = Seal(number, from_at, until_at, count, digest, prev_hash, signer.key_id)
-    row = from_seal(unsigned) | {"signature": signer.sign(unsigned.text)}
+    return replace(unsigned, signature=signer.sign(unsigned.text))
+
+
+async def add(connection: AsyncConnection, seal: Seal) -> None:
+    """Raises SealedBefore."""
     try:
-        await connection.execute(_ADD, row)
+        await connection.execute(_ADD, from_seal(seal))
     except IntegrityError:
         raise SealedBefore from None
-    return Seal(**row)
 
 
 async def digest_between(connection: AsyncConnection, from_at: int, until_at: int) -> tuple[int, bytes]:
@@ -70,6 +77,12 @@ def to_seal(row: Any) -> Seal:
 
 def from_seal(seal: Seal) -> dict[str, Any]:
     return {name: getattr(seal, name) for name in Seal.__slots__}
+
+
+async def _refuse_without(connection: AsyncConnection, known: Seal) -> None:
+    row = (await connection.execute(_NUMBERED, {"wanted": known.number})).one_or_none()
+    if row is None or to_seal(row) != known:
+        raise SealMissing
 
 
 async def _until(connection: AsyncConnection, from_at: int, when: Interval) -> int | None:

@@ -137,10 +137,17 @@ class DatabaseStore:
         statements = payments if isinstance(payment_or_refund, Payment) else refunds
         await self._database.finish(lambda connection: statements.retry_later(connection, payment_or_refund.id))
 
-    async def seal_audit_log(self, signer: Signer, when: Interval) -> Seal | None:
-        with suppress(seals.SealedBefore):
-            return await self._database.finish(lambda connection: seals.seal(connection, signer, when))
-        return None
+    async def seal_audit_log(self, signer: Signer, when: Interval, known: Seal | None) -> Seal | None:
+        # Read where reading keeps nobody waiting; only one of those who have read the same can add.
+        async with self._database.snapshot() as connection:
+            seal = await seals.next_seal(connection, signer, when, known)
+        if seal is None:
+            return None
+        try:
+            await self._database.finish(lambda connection: seals.add(connection, seal))
+        except seals.SealedBefore:
+            return None
+        return seal
 
     async def add_up_statistics(self, when: Interval) -> bool:
         every, settled_after = round(when.every_seconds * 1000), round(when.settled_after_seconds * 1000)
