@@ -9,7 +9,10 @@ import pytest
 from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from payorder.adapters.database import audit
 from payorder.adapters.database.admin import LOOKED_AT_MAX
+from payorder.adapters.database.audit_chain import Head, of_changes
+from payorder.adapters.database.changes import Change
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.ids import first_id
 from payorder.adapters.database.rows import from_order, to_milliseconds
@@ -82,6 +85,30 @@ async def test_times_and_amounts_are_exact(store: DatabaseStore) -> None:
 
 
 # Numbers
+
+
+@pytest.mark.parametrize("to_state", ["succeeded", "failed"])
+async def test_no_sum_of_money_is_too_large(store: DatabaseStore, database: Database, to_state: str) -> None:
+    """So many times the largest amount as the largest integer of a database cannot hold."""
+    largest = Money(9_999_999_999_999_999, Currency("CLF", 4))
+    order = an_order(total=largest)
+    await store.add_order(order, by("alice"), reply_of(order), None)
+    payment = a_payment(order)
+    await store.claim(payment, by("alice"), None)
+    ended = [Change("payment", payment.id, "processing", to_state)] * 1000
+
+    async def end(connection: AsyncConnection) -> None:
+        await audit.write(
+            connection, of_changes(order.id, Head(9, b"", await audit.now(connection)), by("alice"), ended)
+        )
+
+    await database.write(end)
+    totals = {largest.currency: MoneyTotal(1000 * largest.amount_minor)} if to_state == "succeeded" else {}
+    assert totals == (await store.get_dashboard()).last_24_hours.totals
+    await asyncio.sleep(0.02)
+    while await store.add_up_statistics(OFTEN):
+        pass
+    assert totals == (await store.get_dashboard()).last_24_hours.totals
 
 
 async def happened(store: DatabaseStore) -> None:

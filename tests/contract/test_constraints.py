@@ -152,7 +152,7 @@ SUMS = [
         "currency_digits": 0,
         "decline_code": "",
         "times": 1,
-        "amount_minor": 0,
+        "amount_minor": "0",
     }
 ]
 SEALS = [
@@ -265,7 +265,7 @@ def on_order(name: str, change: str) -> str:
     return f"UPDATE orders SET {change} WHERE id = '{name}'"
 
 
-NEW_SUM = "INSERT INTO statistics VALUES (0, 'order', '', 'placed', '', 0, '', 1, 0)"
+NEW_SUM = "INSERT INTO statistics VALUES (0, 'order', '', 'placed', '', 0, '', 1, '0')"
 NEW_SEAL = "INSERT INTO audit_seals VALUES (1, 0, 1, 0, 'digest', 'previous', 'key', 'signature')"
 
 

@@ -22,6 +22,8 @@ from payorder.ports.admin import Dashboard, MoneyTotal, Statistics
 
 _DAY_MILLISECONDS = 86_400_000
 _ADDED_AT_ONCE = 10_000
+# Amounts are added up in two parts: so many of the largest are more than an integer of SQLite can be.
+_PART = 1_000_000_000
 
 _NEWEST = select(statistics.c.until_at).order_by(statistics.c.until_at.desc()).limit(1)
 _NEWEST_BEFORE = _NEWEST.where(statistics.c.until_at <= bindparam("moment"))
@@ -46,12 +48,17 @@ _STEP = (
     func.coalesce(payments.c.currency_digits, 0).label("currency_digits"),
     func.coalesce(_DECLINE_CODE, "").label("decline_code"),
 )
+# Where it is shown; what others have tried to pay does not move.
+_MONEY = case(
+    (_ENTRIES.c.to_state == "succeeded", func.coalesce(refunds.c.amount_minor, payments.c.amount_minor, 0)), else_=0
+)
 # An entry tells of a payment, or of a refund of one; or else of an order, which is no payment's id.
 _ADDED = (
     select(
         *_STEP,
         func.count().label("times"),
-        func.sum(func.coalesce(refunds.c.amount_minor, payments.c.amount_minor, 0)).label("amount_minor"),
+        func.sum(_MONEY // _PART).label("amount_high"),
+        func.sum(_MONEY % _PART).label("amount_low"),
         func.max(_ENTRIES.c.id).label("last_id"),
     )
     .select_from(
@@ -153,7 +160,7 @@ async def _sums_until(connection: AsyncConnection, moment: int) -> Sums:
     sums = Sums()
     for row in await connection.execute(_SUMS, {"moment": moment}):
         step = Step(*(getattr(row, name) for name in Step.__slots__))
-        sums.add(step, row.times, row.amount_minor)
+        sums.add(step, row.times, int(row.amount_minor))
     return sums
 
 
@@ -164,13 +171,13 @@ async def _count(connection: AsyncConnection, sums: Sums, from_at: int, until_at
         for row in rows:
             if row.kind != "call":
                 step = Step(*(getattr(row, name) for name in Step.__slots__))
-                sums.add(step, row.times, int(row.amount_minor))
+                sums.add(step, row.times, int(row.amount_high) * _PART + int(row.amount_low))
         after = max(row.last_id for row in rows)
 
 
 def _from_step(step: Step, until_at: int, sums: Sums) -> dict[str, Any]:
     names = {name: getattr(step, name) for name in Step.__slots__}
-    return {**names, "until_at": until_at, "times": sums.counts[step], "amount_minor": sums.amounts[step]}
+    return {**names, "until_at": until_at, "times": sums.counts[step], "amount_minor": str(sums.amounts[step])}
 
 
 def _told(since: int | None, sums: Sums) -> Statistics:

@@ -388,7 +388,8 @@ statistics = Table(
     Column("currency_digits", SmallInteger, primary_key=True, autoincrement=False),
     Column("decline_code", Text, primary_key=True),
     Column("times", BigInteger, nullable=False),
-    Column("amount_minor", BigInteger, nullable=False),
+    # Of so many amounts the sum has no end: a decimal number, as text.
+    Column("amount_minor", Text, nullable=False),
 )
 
 # What the comparison with the processor's books has found, for a person.

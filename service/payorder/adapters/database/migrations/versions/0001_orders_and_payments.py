@@ -386,7 +386,7 @@ def _create_statistics() -> None:
         sa.Column("currency_digits", sa.SmallInteger(), autoincrement=False, nullable=False),
         sa.Column("decline_code", sa.Text(), nullable=False),
         sa.Column("times", sa.BigInteger(), nullable=False),
-        sa.Column("amount_minor", sa.BigInteger(), nullable=False),
+        sa.Column("amount_minor", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint(
             "until_at",
             "kind",
