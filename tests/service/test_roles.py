@@ -9,9 +9,11 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 
 from conftest import NewMigrated
 from payorder.adapters.database import roles
+from payorder.adapters.database.engine import Database
 from payorder.adapters.database.tables import metadata
 from support.requests import payment
 from support.service import Service, serving
@@ -113,7 +115,7 @@ async def test_the_role_cannot_change_what_is_kept(urls: Urls, change: str, tabl
 async def test_a_role_that_is_too_mighty_does_not_serve(urls: Urls) -> None:
     assert (
         1,
-        "payorder: PAYORDER_DATABASE_URL: its role is a superuser:"
+        "payorder: PAYORDER_DATABASE_URL: its role is a superuser or can become one:"
         " serve with one that payorder migrate --application-role was given",
     ) == await last_line(urls.owner)
     connection = await asyncpg.connect(urls.owner)
@@ -122,7 +124,7 @@ async def test_a_role_that_is_too_mighty_does_not_serve(urls: Urls) -> None:
     for change, fault in (
         (f"GRANT UPDATE ON audit_log TO {role}", "may change or shorten the audit log"),
         (f"GRANT TRUNCATE ON audit_seals TO {role}", "may change or shorten the audit log"),
-        (f"ALTER TABLE audit_log OWNER TO {role}", "owns the audit log"),
+        (f"ALTER TABLE audit_log OWNER TO {role}", "owns the audit log, its schema or its database"),
     ):
         await connection.execute(f"REVOKE ALL ON audit_log, audit_seals FROM {role}")
         await connection.execute(change)
@@ -130,6 +132,46 @@ async def test_a_role_that_is_too_mighty_does_not_serve(urls: Urls) -> None:
         assert (1, True) == (status, fault in told), told
     await connection.execute("ALTER TABLE audit_log OWNER TO postgres")
     await connection.close()
+
+
+# `other` is a role that the application is a member of, and does not inherit from.
+MIGHTY = {
+    "a column": ("GRANT UPDATE (detail) ON audit_log TO {app}", "may change"),
+    "triggers": ("GRANT TRIGGER ON audit_seals TO {app}", "may change"),
+    "another role's privileges": ("GRANT DELETE ON audit_log TO {other}", "may change"),
+    "the owner of the table": ("ALTER TABLE audit_seals OWNER TO {other}", "owns"),
+    "the owner of the schema": ("ALTER SCHEMA public OWNER TO {app}", "owns"),
+    "the owner of the database": ("ALTER DATABASE {database} OWNER TO {app}", "owns"),
+    "a superuser's role": ("ALTER ROLE {other} SUPERUSER", "is a superuser"),
+    "commands of the server": ("GRANT pg_execute_server_program TO {other}", "is a superuser"),
+    "making roles": ("ALTER ROLE {app} CREATEROLE", "may make roles"),
+}
+
+
+async def test_whatever_would_let_the_role_remove_the_audit_log_is_refused(urls: Urls) -> None:
+    owner, other = await asyncpg.connect(urls.owner), f"other_{os.urandom(4).hex()}"
+    application = Database(urls.application, pool_size=1, pool_timeout_seconds=5)
+    async with application.read() as connection:
+        names = (
+            await connection.execute(text("SELECT quote_ident(current_user), quote_ident(current_database())"))
+        ).one()
+    app, database = names
+    await owner.execute(f"CREATE ROLE {other}; ALTER ROLE {app} NOINHERIT; GRANT {other} TO {app}")
+    await roles.refuse_mighty(application)
+    for change, fault in MIGHTY.values():
+        await owner.execute(change.format(app=app, other=other, database=database))
+        with pytest.raises(roles.RoleFault, match=fault):
+            await roles.refuse_mighty(application)
+        await owner.execute(
+            f"REVOKE ALL ON audit_log, audit_seals FROM {app}, {other}; REVOKE UPDATE (detail) ON audit_log FROM {app};"
+            f"ALTER TABLE audit_seals OWNER TO postgres; ALTER SCHEMA public OWNER TO pg_database_owner;"
+            f"ALTER DATABASE {database} OWNER TO postgres; REVOKE pg_execute_server_program FROM {other};"
+            f"ALTER ROLE {other} NOSUPERUSER; ALTER ROLE {app} NOCREATEROLE"
+        )
+    await roles.refuse_mighty(application)
+    await application.close()
+    await owner.execute(f"DROP ROLE {other}")
+    await owner.close()
 
 
 async def last_line(url: str) -> tuple[int, str]:

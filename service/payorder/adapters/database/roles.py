@@ -32,13 +32,20 @@ _SCHEMA_FOR = text("SELECT current_schema() FROM pg_roles WHERE rolname = :role"
 _USE_SCHEMA = "GRANT USAGE ON SCHEMA {schema} TO {role}"
 _TAKE_ALL = "REVOKE ALL ON {table} FROM PUBLIC, {role}"
 _GIVE = "GRANT {privileges} ON {table} TO {role}"
+# Whatever one can become counts, inherited or not: of its database the owner is a member of pg_database_owner, too.
 _MIGHT = text(
-    "SELECT bool_or(me.rolsuper) AS is_superuser, bool_or(pg_has_role(kept.relowner, 'MEMBER')) AS is_owner,"
-    " bool_or(has_table_privilege(kept.oid, 'UPDATE, DELETE, TRUNCATE')) AS may_change, count(*) AS tables"
-    " FROM pg_class AS kept, pg_roles AS me"
-    " WHERE kept.oid IN (to_regclass('audit_log'), to_regclass('audit_seals')) AND me.rolname = current_user"
+    "SELECT bool_or(could.rolsuper OR could.rolname IN ('pg_execute_server_program', 'pg_write_server_files'))"
+    "  AS is_superuser,"
+    " bool_or(could.rolcreaterole) AS makes_roles,"
+    " bool_or(could.oid IN (kept.relowner, home.nspowner, here.datdba)) AS is_owner,"
+    " bool_or(has_table_privilege(could.oid, kept.oid, 'UPDATE, DELETE, TRUNCATE, TRIGGER')"
+    "  OR has_any_column_privilege(could.oid, kept.oid, 'UPDATE')) AS may_change,"
+    " bool_and(to_regclass('audit_log') IS NOT NULL AND to_regclass('audit_seals') IS NOT NULL) AS is_there"
+    " FROM pg_class AS kept JOIN pg_namespace AS home ON home.oid = kept.relnamespace"
+    " JOIN pg_database AS here ON here.datname = current_database()"
+    " JOIN pg_roles AS could ON pg_has_role(could.oid, 'MEMBER')"
+    " WHERE kept.oid IN (to_regclass('audit_log'), to_regclass('audit_seals'))"
 )
-_TABLES_KEPT = 2
 
 
 class RoleFault(Exception):
@@ -64,16 +71,17 @@ async def _grant(connection: AsyncConnection, role: str) -> None:
 
 
 async def refuse_mighty(database: Database) -> None:
-    """Raises RoleFault when the role of this database's URL could change the audit log, and Busy."""
+    """Raises RoleFault when the role of this database's URL could change or remove the audit log, and Busy."""
     if database.url.get_backend_name() != "postgresql":
         return
     async with database.read() as connection:
         might = (await connection.execute(_MIGHT)).one()
-    if might.tables < _TABLES_KEPT:
+    if not might.is_there:
         raise RoleFault("there is no audit log: run payorder migrate first")
     faults = {
-        "is a superuser": might.is_superuser,
-        "owns the audit log": might.is_owner,
+        "is a superuser or can become one": might.is_superuser,
+        "may make roles": might.makes_roles,
+        "owns the audit log, its schema or its database": might.is_owner,
         "may change or shorten the audit log": might.may_change,
     }
     found = [fault for fault, is_so in faults.items() if is_so]
