@@ -136,6 +136,16 @@ async def test_two_callers_have_keys_of_their_own(stack: Stack) -> None:
     assert ["idempotent-replayed" in metadata for _, metadata in answers] == [False, False]
 
 
+async def test_a_payment_that_was_cancelled_with_its_order_is_never_answered_as_made(stack: Stack) -> None:
+    """Who looks at the status alone would send the goods."""
+    order, key = await new_order(stack), new_key()
+    assert 202 == (await pay_rest(stack, order, payment(number=OUTCOME_UNKNOWN), key)).http
+    cancel = {"orderId": order, "reason": "because"}
+    await stack.grpc.call("ForceCancelOrder", cancel, token=stack.token("root", "admin"))
+    again = await pay_rest(stack, order, payment(number=OUTCOME_UNKNOWN), key)
+    assert (409, "ORDER_CANCELLED", "true") == (again.http, again.reason, again.headers["idempotent-replayed"])
+
+
 async def test_a_key_whose_payment_is_open_is_in_progress(stack: Stack) -> None:
     order, key = await new_order(stack), new_key()
     first = await pay_rest(stack, order, payment(number=OUTCOME_UNKNOWN), key)

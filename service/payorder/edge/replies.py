@@ -9,11 +9,12 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
 from payments.v1.order_service_pb2 import RequestCallbackResponse
+from payorder.domain.errors import OrderCancelled
 from payorder.domain.idempotency import Reply
 from payorder.domain.order import Order
 from payorder.domain.payment import Payment
 from payorder.domain.states import PaymentStatus
-from payorder.edge.status import REASONS, Declined, NotCharged, Row, status_of
+from payorder.edge.status import REASONS, Declined, NotCharged, Row, Unanswered, status_of
 from payorder.edge.translate import to_order_message, to_payment_message
 
 # On every answer that was given before under the same key.
@@ -48,7 +49,15 @@ def to_callback_reply() -> Reply:
 
 
 def to_payment_reply(payment: Payment) -> Reply:
-    if payment.status is PaymentStatus.FAILED:
-        status = status_of(Declined(payment) if payment.decline_code else NotCharged(payment))
-        return Reply(status.code, to_bytes(status))
-    return Reply(StatusCode.OK.value[0], to_bytes(to_payment_message(payment)))
+    match payment.status:
+        case PaymentStatus.FAILED:
+            return _to_error_reply(Declined(payment) if payment.decline_code else NotCharged(payment))
+        case PaymentStatus.CANCELLED:  # Together with its order, by an administrator.
+            return _to_error_reply(OrderCancelled())
+        case _:
+            return Reply(StatusCode.OK.value[0], to_bytes(to_payment_message(payment)))
+
+
+def _to_error_reply(error: Unanswered) -> Reply:
+    status = status_of(error)
+    return Reply(status.code, to_bytes(status))
