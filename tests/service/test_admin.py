@@ -272,6 +272,22 @@ async def test_a_bad_filter_is_refused(admin: Admin, request_: dict[str, Any], f
     assert ("INVALID_FIELDS", faults) == (answer.reason, answer.faults)
 
 
+async def test_every_time_can_be_asked_for(admin: Admin) -> None:
+    for time in (
+        "0001-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+23:59",
+        "1969-12-31T23:59:59Z",
+        "9999-12-31T23:59:59Z",
+        "9999-12-31T23:59:59-23:59",
+    ):
+        for rpc, names in (
+            ("ListAllOrders", ("createdAfter", "createdBefore")),
+            ("ListAuditLogs", ("after", "before")),
+        ):
+            for name in names:
+                await admin.good(rpc, **{name: time, "pageSize": 1})
+
+
 async def test_sql_in_a_filter_is_data(admin: Admin) -> None:
     for text in ("' OR '1'='1", "alice'; DROP TABLE orders --", "%", "\N{SNOWMAN}"):
         assert [] == (await admin.good("ListAllOrders", userId=text))["data"]

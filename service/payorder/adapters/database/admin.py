@@ -1,6 +1,6 @@
 """Statements of administrators: everybody's orders, and the audit log."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Text, bindparam, or_, select
@@ -16,7 +16,7 @@ from payorder.ports.store import Page, PageRequest
 # How many orders are looked at for a page: of what few fit there are more calls, none of which takes long.
 LOOKED_AT_MAX = 10_000
 # An order's id and its created_at are made one after the other, by one clock.
-_APART = timedelta(seconds=1)
+_APART_MILLISECONDS = 1000
 # Before all ids, and behind them.
 _FIRST, _LAST = "0", "g"
 
@@ -77,10 +77,10 @@ async def find_orders(connection: AsyncConnection, wanted: OrderFilter, page: Pa
 
 
 def _values(wanted: OrderFilter, page: PageRequest) -> dict[str, Any]:
-    below = _LAST if wanted.created_before is None else _first_id(wanted.created_before + _APART)
+    below = _LAST if wanted.created_before is None else _first_id(wanted.created_before, _APART_MILLISECONDS)
     return {
         "below": below if page.after is None else min(below, page.after),
-        "from_id": _FIRST if wanted.created_after is None else _first_id(wanted.created_after - _APART),
+        "from_id": _FIRST if wanted.created_after is None else _first_id(wanted.created_after, -_APART_MILLISECONDS),
         "of_owner": wanted.owner,
         "of_status": wanted.status,
         "of_currency": wanted.currency,
@@ -111,8 +111,8 @@ async def get_entry(connection: AsyncConnection, entry_id: str) -> AuditEntry:
     return _to_entry(row)
 
 
-def _first_id(at: datetime) -> str:
-    return first_id(max(0, to_milliseconds(at)))
+def _first_id(at: datetime, later_milliseconds: int = 0) -> str:
+    return first_id(max(0, to_milliseconds(at) + later_milliseconds))
 
 
 def _to_entry(row: Any) -> AuditEntry:
