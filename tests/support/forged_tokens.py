@@ -121,6 +121,7 @@ REFUSED: Table = {
     "scope a list of numbers": lambda s: s.with_claim("scope", "[1]"),
     "scope null": lambda s: s.with_claim("scope", "null"),
     "without sub": lambda s: s.token(sub=...),
+    "sub of the service itself": lambda s: s.token(sub="payorder"),
     "sub empty": lambda s: s.token(sub=""),
     "sub of control characters": lambda s: s.token(sub="a\nb"),
     "without iss": lambda s: s.token(iss=...),

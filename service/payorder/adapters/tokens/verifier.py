@@ -12,6 +12,7 @@ from jwt.exceptions import PyJWTError
 
 from payorder.adapters.tokens.keys import ALGORITHMS
 from payorder.domain.errors import Unauthenticated
+from payorder.domain.origin import SERVICE
 from payorder.ports.tokens import Caller
 
 TOKEN_LENGTH_MAX = 8192
@@ -140,6 +141,8 @@ class JwtVerifier:
             raise Unauthenticated("subject not accepted")
         if any(prefix and claims["sub"].startswith(prefix) for prefix in self._prefixes.values()):
             raise Unauthenticated("subject is another issuer's")
+        if subject == SERVICE.actor:  # In the audit log nobody else may look like the service.
+            raise Unauthenticated("subject is the service's own")
         return subject
 
 
