@@ -268,6 +268,36 @@ async def test_an_entry_of_nobody_is_found(log: Log) -> None:
     assert ("nobody", 1) in {(fault.chain, fault.seq) for fault in await faults_after(log, add)}
 
 
+async def test_an_entry_of_nobody_at_all_is_found(log: Log) -> None:
+    """Its chain has no name that sorts behind another."""
+    add = (
+        "INSERT INTO audit_log (id, chain, seq, at, actor, kind, object_id, to_state, outcome, prev_hash, hash)"
+        " SELECT substr(id, 1, 24) || 'abcdefabcdef', '', 1, at, actor, kind, object_id, to_state, outcome, hash, hash"
+        " FROM audit_log WHERE chain = 'paid' AND seq = 1"
+    )
+    assert AuditFault("", 1, "the chain belongs to no order and no caller") in await faults_after(log, add)
+
+
+@pytest.mark.parametrize("column", ["at", "seq"])
+async def test_a_number_that_none_can_be_is_found(log: Log, column: str) -> None:
+    found = await faults_after(log, f"UPDATE audit_log SET {column} = -1 WHERE chain = 'paid' AND seq = 2")
+    assert "it is not what was written" in {fault.what for fault in found}
+
+
+@pytest.mark.parametrize("column", ["from_at", "until_at", "entry_count"])
+@pytest.mark.parametrize("value", [-1, 2**63 - 1])
+async def test_a_number_that_no_seal_has_is_found(log: Log, column: str, value: int) -> None:
+    found = await faults_after(log, f"UPDATE audit_seals SET {column} = {value} WHERE number = 1")
+    assert {"seals"} == {fault.chain for fault in found}
+
+
+async def test_an_order_in_another_state_than_the_log_tells_is_found(log: Log) -> None:
+    found = await faults_after(
+        log, "UPDATE orders SET status = 'cancelled', active_payment_id = NULL WHERE id = 'placed'"
+    )
+    assert [AuditFault(log.chains[PLACED], 1, "the order is not in the state that it tells of")] == found
+
+
 HEADS = {
     "the hash of an order's": ("UPDATE orders SET audit_hash = audit_previous WHERE id = 'paid'", PAID),
     "the number of an order's": ("UPDATE orders SET audit_seq = 3 WHERE id = 'paid'", PAID),

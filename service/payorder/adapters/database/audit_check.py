@@ -2,9 +2,9 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from sqlalchemy import bindparam, select, tuple_
+from sqlalchemy import bindparam, null, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from payorder.adapters.database import audit
@@ -16,15 +16,17 @@ from payorder.domain import seal as seals
 from payorder.domain.seal import Seal
 
 _READ_AT_ONCE = 1000
+# In an id there is no room for more milliseconds.
+_TIMES_END = 1 << 48
 
 _IN_ORDER = select(audit_log).order_by(audit_log.c.chain, audit_log.c.seq).limit(_READ_AT_ONCE)
 _FURTHER = _IN_ORDER.where(
     tuple_(audit_log.c.chain, audit_log.c.seq) > tuple_(bindparam("of_chain"), bindparam("after"))
 )
-_HEADS_OF_ORDERS = select(orders.c.id, orders.c.audit_seq, orders.c.audit_hash).where(
+_HEADS_OF_ORDERS = select(orders.c.id, orders.c.audit_seq, orders.c.audit_hash, orders.c.status).where(
     orders.c.id.in_(bindparam("chains", expanding=True))
 )
-_HEADS_OF_CALLERS = select(audit_heads.c.chain, audit_heads.c.seq, audit_heads.c.hash).where(
+_HEADS_OF_CALLERS = select(audit_heads.c.chain, audit_heads.c.seq, audit_heads.c.hash, null()).where(
     audit_heads.c.chain.in_(bindparam("chains", expanding=True))
 )
 _AN_ENTRY = select(audit_log.c.seq).where(audit_log.c.chain == bindparam("of_chain")).limit(1)
@@ -94,7 +96,7 @@ class AuditCheck:
     sealed_entries: int = 0
     sealed_until: int = 0
     _seal_number: int = 0
-    _heads: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    _heads: dict[str, "_Head"] = field(default_factory=dict)
 
     async def faults(self) -> AsyncIterator[AuditFault]:
         """The connection must show one state of the database from the first statement to the last."""
@@ -109,7 +111,7 @@ class AuditCheck:
             yield AuditFault("seals", self._seal_number + 1, "missing: what came after the one before it is not sealed")
 
     async def _of_chains(self) -> AsyncIterator[AuditFault]:
-        chain = _Chain("")
+        chain = _Chain(None)
         rows = (await self.connection.execute(_IN_ORDER)).all()
         while rows:
             await self._read_heads([row.chain for row in rows])
@@ -131,8 +133,8 @@ class AuditCheck:
         self._heads.clear()
         wanted = {"chains": sorted(set(chains))}
         for statement in (_HEADS_OF_ORDERS, _HEADS_OF_CALLERS):
-            for name, seq, hash_ in await self.connection.execute(statement, wanted):
-                self._heads[name] = (seq, hash_)
+            for name, *head in await self.connection.execute(statement, wanted):
+                self._heads[name] = _Head(*head)
 
     async def _of_heads_without_chain(self, statement: Any) -> AsyncIterator[AuditFault]:
         after = ""
@@ -151,6 +153,9 @@ class AuditCheck:
         while rows := (await self.connection.execute(_SEALS, {"after": self._seal_number})).all():
             for row in rows:
                 seal = to_seal(row)
+                if not _can_be(seal):
+                    yield AuditFault("seals", seal.number, "it is not what was written")
+                    continue
                 for what in await self._faults_of(seal, before):
                     yield AuditFault("seals", seal.number, what)
                 if missing.pop(seal.number, seal.hash) != seal.hash:
@@ -184,37 +189,62 @@ class AuditCheck:
         return faults
 
 
-class _Chain:
-    """One chain, as far as it was read."""
+def _can_be(seal: Seal) -> bool:
+    """Other numbers could not be signed, or are no times."""
+    return 0 <= seal.from_at < seal.until_at < _TIMES_END and seal.entry_count >= 0
 
-    def __init__(self, name: str, head: tuple[int, bytes] | None = None) -> None:
+
+class _Head(NamedTuple):
+    """What an order, or the row of a caller, tells of its chain; of a caller there is no state."""
+
+    seq: int
+    hash: bytes
+    state: str | None
+
+
+class _Chain:
+    """One chain, as far as it was read; before the first there is one without a name."""
+
+    def __init__(self, name: str | None, head: _Head | None = None) -> None:
         self.name = name
         self._head = head
         self._seq = 0
         self._hash = BEGINNING
+        self._state: str | None = None
 
     def add(self, row: Any) -> list[AuditFault]:
         faults = []
         if row.seq != self._seq + 1:
-            faults.append(AuditFault(self.name, self._seq + 1, f"missing, up to {row.seq - 1}"))
+            faults.append(AuditFault(row.chain, self._seq + 1, f"missing, up to {row.seq - 1}"))
         elif row.prev_hash != self._hash:
-            faults.append(AuditFault(self.name, row.seq, "it does not follow on the entry before it"))
-        content = content_of([getattr(row, name) for name in CONTENT])
-        if row.hash != hash_of(prev_hash=row.prev_hash, content=content, entry_id=row.id, seq=row.seq, at=row.at):
-            faults.append(AuditFault(self.name, row.seq, "it is not what was written"))
+            faults.append(AuditFault(row.chain, row.seq, "it does not follow on the entry before it"))
+        if not _is_as_written(row):
+            faults.append(AuditFault(row.chain, row.seq, "it is not what was written"))
         elif not row.id.startswith(id_of(row.at, row.seq, "")):
-            faults.append(AuditFault(self.name, row.seq, "its id is not of its time"))
+            faults.append(AuditFault(row.chain, row.seq, "its id is not of its time"))
         self._seq, self._hash = row.seq, row.hash
+        if row.kind == "order":
+            self._state = row.to_state
         return faults
 
     def end(self) -> list[AuditFault]:
-        if not self.name:
+        if self.name is None:
             return []
         if self._head is None:
             return [AuditFault(self.name, 1, "the chain belongs to no order and no caller")]
-        seq, hash_ = self._head
-        if seq > self._seq:
-            return [AuditFault(self.name, self._seq + 1, f"missing, up to {seq}")]
-        if (seq, hash_) != (self._seq, self._hash):
+        if self._head.seq > self._seq:
+            return [AuditFault(self.name, self._seq + 1, f"missing, up to {self._head.seq}")]
+        if (self._head.seq, self._head.hash) != (self._seq, self._hash):
             return [AuditFault(self.name, self._seq, "it is not the entry that the head of the chain tells of")]
+        if self._head.state not in (None, self._state):
+            return [AuditFault(self.name, self._seq, "the order is not in the state that it tells of")]
         return []
+
+
+def _is_as_written(row: Any) -> bool:
+    content = content_of([getattr(row, name) for name in CONTENT])
+    try:
+        own = hash_of(prev_hash=row.prev_hash, content=content, entry_id=row.id, seq=row.seq, at=row.at)
+    except OverflowError:  # Nothing below zero was ever written.
+        return False
+    return bool(row.hash == own)
