@@ -3,11 +3,12 @@
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,8 @@ from support.service import until
 
 CARD = Card("J. Doe", Secret("4242424242424242"), None, 12, 2025, Address())
 ALL = PageRequest(size=100, after=None)
-ROUNDS = 12
+AT_ONCE, ROUNDS_MAX = 6, 20
+CHARGED, FENCED = ("refund", "succeeded"), ("payment", "cancelled")
 
 
 class Slow(Sandbox):
@@ -55,7 +57,8 @@ class Slow(Sandbox):
         self.is_silent = False
 
     async def charge(self, key: str, amount: Money, source: Source) -> Outcome:
-        await self._wait()
+        # On its way for so long that a cancellation can be there before it.
+        await asyncio.sleep(self._random.choice((0.02, 0.06, 0.12)))
         outcome = await super().charge(key, amount, source)
         await self._wait()
         return outcome
@@ -81,6 +84,10 @@ class Slow(Sandbox):
             for charge in charges
             if (kept := charge.amount.amount_minor - self.refunded[charge.reference])
         }
+
+    async def after_a_while(self, work: Coroutine[Any, Any, object]) -> object:
+        await asyncio.sleep(self._random.uniform(0, 0.08))
+        return await work
 
     async def _wait(self) -> None:
         await asyncio.sleep(self._random.choice((0, 0, 0.001, 0.01, 0.03)))
@@ -259,20 +266,30 @@ async def refused(work: object) -> Refusal | None:
 
 
 async def test_of_everything_at_once_no_charge_is_kept(replicas: list[Replica], processor: Slow) -> None:
-    """Payments, two administrators, the owner and the reconcilers, on three replicas."""
-    orders = [await placed(replicas[0]) for _ in range(ROUNDS)]
+    """Payments, two administrators, the owner and the reconcilers, on three replicas.
+
+    Until some were paid and given back, and some fenced: with neither, nothing would have been at once.
+    """
 
     async def storm(number: int, order: Order) -> None:
         one, two, three = (replicas[(number + shift) % 3] for shift in range(3))
-        works = [one.paid(order), two.paid(order), two.force(order), three.force(order)]
-        works += [one.cancel(order.id, by(order.owner), None), three.reconcile.settle_open()]
+        later = [two.paid(order), two.force(order), three.force(order), one.cancel(order.id, by(order.owner), None)]
+        works = [one.paid(order), *map(processor.after_a_while, [*later, three.reconcile.settle_open()])]
         await asyncio.gather(*map(refused, works))
         assert await until(lambda: refused(two.force(order)), lambda refusal: refusal is None) is None
 
-    await asyncio.gather(*(storm(number, order) for number, order in enumerate(orders)))
-    for replica in replicas:
-        await replica.background.drain(10)
-        await replica.reconcile.settle_open()
+    orders: list[Order] = []
+    seen: Counter[tuple[str, str | None]] = Counter()
+    while not (seen[CHARGED] and seen[FENCED]) and len(orders) < AT_ONCE * ROUNDS_MAX:
+        added = [await placed(replicas[0]) for _ in range(AT_ONCE)]
+        await asyncio.gather(*(storm(number, order) for number, order in enumerate(added)))
+        for replica in replicas:
+            await replica.background.drain(10)
+            await replica.reconcile.settle_open()
+        seen.update([state for order in added for state in await states_of(replicas[0], order)])
+        orders += added
+    assert seen[CHARGED], seen
+    assert seen[FENCED], seen
     assert {} == await processor.kept()
     for order in orders:
         states = await states_of(replicas[0], order)
