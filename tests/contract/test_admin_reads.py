@@ -16,12 +16,14 @@ from payorder.adapters.database.changes import Change
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.ids import first_id
 from payorder.adapters.database.rows import from_order, to_milliseconds
+from payorder.adapters.database.statistics import SumsAhead
 from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.database.tables import orders, statistics
 from payorder.adapters.system import new_id
 from payorder.domain.money import Currency, Money
 from payorder.domain.order import Order
 from payorder.domain.states import OrderStatus
+from payorder.edge.translate_admin import to_dashboard_message
 from payorder.ports.admin import Dashboard, MoneyTotal, OrderFilter
 from payorder.ports.store import CancelRequest, Interval, PageRequest
 from support.records import GBP, LATER, a_payment, an_order, by, failed, reply_of, succeeded
@@ -178,6 +180,46 @@ async def test_of_many_replicas_one_writes_a_sum(store: DatabaseStore, database:
         sums = select(func.count(statistics.c.until_at.distinct()))
         assert written == (await connection.execute(sums)).scalar_one() > 0
     assert 3 == (await store.get_dashboard()).last_24_hours.orders["placed"]
+
+
+async def summed_until(database: Database, milliseconds_from_now: int) -> None:
+    """As if there were one sum, made by a clock that was wrong."""
+
+    async def move(connection: AsyncConnection) -> None:
+        until_at = await audit.now(connection) + milliseconds_from_now
+        newest = select(func.max(statistics.c.until_at)).scalar_subquery()
+        await connection.execute(statistics.delete().where(statistics.c.until_at < newest))
+        await connection.execute(statistics.update().values(until_at=until_at))
+
+    await database.write(move)
+
+
+async def test_after_a_clock_was_ahead_no_number_is_below_zero(store: DatabaseStore, database: Database) -> None:
+    await happened(store)
+    await asyncio.sleep(0.02)
+    while await store.add_up_statistics(OFTEN):
+        pass
+    await summed_until(database, 3_600_000)
+    with pytest.raises(SumsAhead):
+        await store.add_up_statistics(OFTEN)
+    # This is in no sum, and what becomes of it is counted alone.
+    order = an_order()
+    await store.add_order(order, by("alice"), reply_of(order), None)
+    await asyncio.sleep(0.005)
+    await summed_until(database, 0)
+    await asyncio.sleep(0.005)
+    found = await store.find_orders(OrderFilter(status=OrderStatus.PLACED), PageRequest(10, None))
+    assert 2 == len(found.orders)
+    for each in found.orders:
+        await store.cancel_order(CancelRequest(each.id, by("alice"), new_id(), LATER), reply_of, None)
+    dashboard = await store.get_dashboard()
+    assert 0 == dashboard.total.orders["placed"]
+    assert 3 == to_dashboard_message(dashboard).total.orders["cancelled"]
+    # The recipe of docs/operating.md.
+    await database.write(lambda connection: connection.execute(statistics.delete()))
+    assert {"placed": 0, "approved": 1, "shipped": 0, "delivered": 0, "cancelled": 3} == (
+        await store.get_dashboard()
+    ).total.orders
 
 
 @pytest.mark.parametrize("when", [Interval(0.01, 60), Interval(3600, 0)])

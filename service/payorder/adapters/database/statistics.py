@@ -5,6 +5,7 @@ counted in a payment's own transaction.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,8 @@ from payorder.domain.money import Currency
 from payorder.domain.states import OrderStatus, PaymentStatus
 from payorder.ports.admin import Dashboard, MoneyTotal, Statistics
 
+# A row of the table by the names of its columns.
+Row = dict[str, Any]
 _DAY_MILLISECONDS = 86_400_000
 _ADDED_AT_ONCE = 10_000
 # Amounts are added up in two parts: so many of the largest are more than an integer of SQLite can be.
@@ -74,6 +77,10 @@ class AddedUpBefore(Exception):
     """Another replica was first: the transaction is given up, and nothing is wrong."""
 
 
+class SumsAhead(Exception):
+    """The newest sum is later than now: the database's clock was set back, and what comes until then is in no sum."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """Of what a sum is kept: a change of state of one kind of thing, of payments and refunds by their money."""
@@ -101,30 +108,37 @@ class Sums:
         return Sums(self.counts - earlier.counts, self.amounts - earlier.amounts)
 
 
-async def add_up(connection: AsyncConnection, every_milliseconds: int, settled_after_milliseconds: int) -> bool:
-    """Write the next sum, if it is time for one. Raises AddedUpBefore."""
-    newest = await _newest(connection)
+async def next_sum(connection: AsyncConnection, every_milliseconds: int, settled_after_milliseconds: int) -> list[Row]:
+    """The rows of the next sum, if it is time for one. Raises SumsAhead."""
+    newest, now = await _newest(connection), await audit.now(connection)
+    if newest > now:
+        raise SumsAhead
     first = await audit.next_at(connection, newest)
-    now = await audit.now(connection)
     if first is None:
-        return False
+        return []
     until = (first // every_milliseconds + 1) * every_milliseconds
     if until > now - settled_after_milliseconds:
-        return False
+        return []
     sums = await _sums_until(connection, newest)
     await _count(connection, sums, newest, until)
-    if not sums.counts:
-        return False  # Only calls so far, which are not counted.
+    # There are none as long as there were only calls, which are not counted.
+    return [_from_step(step, until, sums) for step in sums.counts]
+
+
+async def add(connection: AsyncConnection, rows: Sequence[Row]) -> None:
+    """Raises AddedUpBefore."""
+    if await _newest(connection) >= rows[0]["until_at"]:
+        raise AddedUpBefore
     try:
-        await connection.execute(_ADD, [_from_step(step, until, sums) for step in sums.counts])
+        await connection.execute(_ADD, rows)
     except IntegrityError:
         raise AddedUpBefore from None
-    await _forget_one(connection, now)
-    return True
+    await _forget_one(connection)
 
 
-async def _forget_one(connection: AsyncConnection, now: int) -> None:
+async def _forget_one(connection: AsyncConnection) -> None:
     """With each new sum the oldest goes, if no dashboard can need it."""
+    now = await audit.now(connection)
     oldest = (await connection.execute(_OLDEST)).scalar_one()
     needed = (await connection.execute(_NEWEST_BEFORE, {"moment": now - 31 * _DAY_MILLISECONDS})).scalar_one_or_none()
     if needed is not None and oldest < needed:
@@ -175,7 +189,7 @@ async def _count(connection: AsyncConnection, sums: Sums, from_at: int, until_at
         after = max(row.last_id for row in rows)
 
 
-def _from_step(step: Step, until_at: int, sums: Sums) -> dict[str, Any]:
+def _from_step(step: Step, until_at: int, sums: Sums) -> Row:
     names = {name: getattr(step, name) for name in Step.__slots__}
     return {**names, "until_at": until_at, "times": sums.counts[step], "amount_minor": str(sums.amounts[step])}
 
@@ -204,9 +218,11 @@ def _told(since: int | None, sums: Sums) -> Statistics:
 
 
 def _now_in_each_state(told: Statistics, sums: Sums) -> Statistics:
-    """What came into a state and did not leave it."""
+    """What came into a state and did not leave it; of what came while the clock was wrong only the latter is known."""
     for step, count in sums.counts.items():
         states = {"order": told.orders, "payment": told.payments}.get(step.kind)
         if states is not None and step.from_state:
             states[step.from_state] -= count
+    for states in (told.orders, told.payments):
+        states.update({state: max(0, count) for state, count in states.items()})
     return told

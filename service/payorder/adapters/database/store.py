@@ -151,10 +151,15 @@ class DatabaseStore:
 
     async def add_up_statistics(self, when: Interval) -> bool:
         every, settled_after = round(when.every_seconds * 1000), round(when.settled_after_seconds * 1000)
+        async with self._database.snapshot() as connection:
+            rows = await statistics.next_sum(connection, every, settled_after)
+        if not rows:
+            return False
         try:
-            return await self._database.finish(lambda connection: statistics.add_up(connection, every, settled_after))
+            await self._database.finish(lambda connection: statistics.add(connection, rows))
         except statistics.AddedUpBefore:
             return False
+        return True
 
     async def get_dashboard(self) -> Dashboard:
         async with self._database.snapshot() as connection:
