@@ -5,7 +5,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from payorder.domain.errors import Busy, OrderNotFound, RateLimited, Refusal, ScopeMissing, SubjectDisabled
+from payments.v1.admin_service_pb2 import ForceCancelOrderRequest
+from payorder.domain.errors import (
+    Busy,
+    InvalidFields,
+    MalformedRequest,
+    OrderNotFound,
+    RateLimited,
+    Refusal,
+    ScopeMissing,
+    SubjectDisabled,
+)
 from payorder.domain.origin import Origin
 from payorder.edge.call_records import CallRecords
 from payorder.edge.methods import METHODS
@@ -19,6 +29,7 @@ from support.stack import Stack
 PAY = METHODS["/payments.v1.PaymentService/PayOrder"]
 FORCE_CANCEL = METHODS["/payments.v1.AdminService/ForceCancelOrder"]
 MALLORY = Origin("mallory", "a request")
+ASKED = ForceCancelOrderRequest(order_id="0198b76d-0000-7000-8000-000000000000", reason="4242 4242 4242 4242")
 NO_SCOPE, LIMITED = ScopeMissing("admin"), RateLimited("owner", 60)
 
 
@@ -63,19 +74,19 @@ async def test_of_a_thousand_refusals_in_a_minute_one_is_told(
     log: Records, records: CallRecords, refusal: Refusal, detail: str
 ) -> None:
     for _ in range(1000):
-        await records.add_refusal(PAY, MALLORY, refusal)
+        await records.add_refusal(PAY, MALLORY, refusal, ASKED)
         log.seconds += 0.059
     assert [CallRecord("PaymentService/PayOrder", "refused", MALLORY, detail)] == log.written
 
 
 async def test_the_next_entry_says_how_many_there_were(log: Records, records: CallRecords) -> None:
     for _ in range(58):
-        await records.add_refusal(FORCE_CANCEL, MALLORY, NO_SCOPE)
+        await records.add_refusal(FORCE_CANCEL, MALLORY, NO_SCOPE, ASKED)
     log.seconds += 60
     for _ in range(2):
-        await records.add_refusal(FORCE_CANCEL, MALLORY, NO_SCOPE)
+        await records.add_refusal(FORCE_CANCEL, MALLORY, NO_SCOPE, ASKED)
     log.seconds += 3600
-    await records.add_refusal(FORCE_CANCEL, MALLORY, NO_SCOPE)
+    await records.add_refusal(FORCE_CANCEL, MALLORY, NO_SCOPE, ASKED)
     more = "SCOPE_MISSING, and {} more since the entry before"
     assert ["SCOPE_MISSING", more.format(57), more.format(1)] == log.details()
 
@@ -84,19 +95,19 @@ async def test_one_caller_method_or_cause_hides_no_other(log: Records, records: 
     for origin in (MALLORY, Origin("eve", "another")):
         for method in (PAY, FORCE_CANCEL):
             for refusal in (NO_SCOPE, LIMITED, RateLimited("source", 60)):
-                await records.add_refusal(method, origin, refusal)
+                await records.add_refusal(method, origin, refusal, ASKED)
     assert 12 == len(log.written)
 
 
 async def test_what_could_not_be_told_is_told_by_the_next(log: Records, records: CallRecords) -> None:
-    await records.add_refusal(PAY, MALLORY, LIMITED)
-    await records.add_refusal(PAY, MALLORY, LIMITED)
+    await records.add_refusal(PAY, MALLORY, LIMITED, ASKED)
+    await records.add_refusal(PAY, MALLORY, LIMITED, ASKED)
     log.seconds += 60
     log.is_away = True
     with pytest.raises(Busy):
-        await records.add_refusal(PAY, MALLORY, LIMITED)
+        await records.add_refusal(PAY, MALLORY, LIMITED, ASKED)
     log.is_away = False
-    await records.add_refusal(PAY, MALLORY, LIMITED)
+    await records.add_refusal(PAY, MALLORY, LIMITED, ASKED)
     assert ["RATE_LIMITED: owner", "RATE_LIMITED: owner, and 1 more since the entry before"] == log.details()
 
 
@@ -104,11 +115,18 @@ async def test_an_administrator_is_told_of_every_time_and_others_not_of_mistakes
     log: Records, records: CallRecords
 ) -> None:
     for _ in range(2):
-        await records.add_refusal(FORCE_CANCEL, MALLORY, OrderNotFound())
-        await records.add_refusal(PAY, MALLORY, OrderNotFound())
-    assert [("AdminService/ForceCancelOrder", "ORDER_NOT_FOUND")] * 2 == [
-        (call.method, call.detail) for call in log.written
-    ]
+        await records.add_refusal(FORCE_CANCEL, MALLORY, OrderNotFound(), ASKED)
+        await records.add_refusal(PAY, MALLORY, OrderNotFound(), ASKED)
+    told = 'ORDER_NOT_FOUND {"orderId": "0198b76d-0000-7000-8000-000000000000"}'
+    assert [("AdminService/ForceCancelOrder", told)] * 2 == [(call.method, call.detail) for call in log.written]
+
+
+@pytest.mark.parametrize("refusal", [InvalidFields([]), MalformedRequest("bad")], ids=["fields", "form"])
+async def test_of_a_request_that_is_not_valid_nothing_is_told(
+    log: Records, records: CallRecords, refusal: Refusal
+) -> None:
+    await records.add_refusal(FORCE_CANCEL, MALLORY, refusal, ASKED)
+    assert [False] == ["0198b76d" in (detail or "") for detail in log.details()]
 
 
 @pytest.mark.parametrize("name", ["rest", "grpc", "grpc_through_envoy"])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from payorder.domain.errors import RateLimited, Refusal, ScopeMissing, SubjectDisabled
+from payorder.domain.errors import InvalidFields, MalformedRequest, RateLimited, Refusal, ScopeMissing, SubjectDisabled
 from payorder.domain.origin import Origin
 from payorder.edge.methods import ADMIN, Method
 from payorder.edge.status import reason_name, row_of
@@ -37,6 +37,8 @@ _TOLD = frozenset(
     }
 )
 _NOT_ALLOWED = (ScopeMissing, SubjectDisabled, RateLimited)
+# An id that is none could be anything, too.
+_NOT_VALID = (InvalidFields, MalformedRequest)
 _EVERY_SECONDS = 60.0
 # Whom we have not refused for longest is forgotten first, and what was not told of them with it.
 _REMEMBERED_MAX = 10_000
@@ -59,15 +61,17 @@ class CallRecords:
         self._told: OrderedDict[tuple[str, str, str], _Told] = OrderedDict()
 
     async def add_read(self, method: Method, origin: Origin, request: Message) -> None:
-        asked = {name: value for name, value in MessageToDict(request).items() if name in _TOLD}
-        await self._record_call(CallRecord(method.name, "done", origin, json.dumps(asked)))
+        await self._record_call(CallRecord(method.name, "done", origin, _asked(request)))
 
-    async def add_refusal(self, method: Method, origin: Origin, refusal: Refusal) -> None:
+    async def add_refusal(self, method: Method, origin: Origin, refusal: Refusal, request: object) -> None:
         """An administrator's every refusal; of anybody, what is not allowed."""
         if isinstance(refusal, _NOT_ALLOWED):
             await self._add_now_and_then(method, origin, _cause(refusal))
         elif method.scope == ADMIN:
-            await self._record_call(CallRecord(method.name, "refused", origin, _cause(refusal)))
+            detail = _cause(refusal)
+            if isinstance(request, Message) and not isinstance(refusal, _NOT_VALID):
+                detail = f"{detail} {_asked(request)}"
+            await self._record_call(CallRecord(method.name, "refused", origin, detail))
 
     async def _add_now_and_then(self, method: Method, origin: Origin, cause: str) -> None:
         key, now = (origin.actor, method.name, cause), self._clock.uptime_seconds()
@@ -86,6 +90,10 @@ class CallRecords:
         except BaseException:
             told.until, told.untold = now, told.untold + untold  # The next one is told instead.
             raise
+
+
+def _asked(request: Message) -> str:
+    return json.dumps({name: value for name, value in MessageToDict(request).items() if name in _TOLD})
 
 
 def _cause(refusal: Refusal) -> str:

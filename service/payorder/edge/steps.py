@@ -166,7 +166,7 @@ class CallSteps:
             answer = await self._allowed(call, method, handler, request, context)
         except Refusal as refusal:
             if method is not None and call.subject is not None:
-                await self._records.add_refusal(method, Origin(call.subject, call.request_id), refusal)
+                await self._records.add_refusal(method, Origin(call.subject, call.request_id), refusal, request)
             raise
         if method is not None and method.is_recorded and call.subject is not None:
             await self._records.add_read(method, Origin(call.subject, call.request_id), request)

@@ -78,7 +78,7 @@ class Statistics:
 
     @property
     def success_rate(self) -> float | None:
-        """Of the attempts that ended with the processor's answer; None if there are none."""
+        """Of the attempts that have succeeded or failed, for whatever reason; None if there are none."""
         succeeded, failed = self.payments.get("succeeded", 0), self.payments.get("failed", 0)
         return succeeded / (succeeded + failed) if succeeded + failed else None
 
