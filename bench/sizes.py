@@ -37,7 +37,7 @@ FULL = Sizes(
     samples=10_000,
     relayed=50_000,
     hostile_seconds=60,
-    paid_per_second=300,
+    paid_per_second=150,
 )  # fmt: skip - a table
 # Shows that everything works. Its figures are no measurements.
 QUICK = Sizes(
@@ -51,5 +51,5 @@ QUICK = Sizes(
     samples=1_000,
     relayed=5_000,
     hostile_seconds=5,
-    paid_per_second=200,
+    paid_per_second=150,
 )
