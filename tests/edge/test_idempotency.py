@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -9,7 +10,7 @@ import grpc
 import pytest
 
 from payments.v1.payment_service_pb2 import PayOrderRequest
-from support.doors import GrpcDoor, to_message
+from support.doors import GrpcDoor, repeat_while_busy, to_message
 from support.requests import APPROVED, DECLINED, ORDER, OUTCOME_UNKNOWN, payment, varied
 from support.stack import Stack
 
@@ -26,13 +27,13 @@ async def new_order(stack: Stack) -> str:
 
 
 async def pay_rest(stack: Stack, order: str, body: Body, key: str, **headers: str) -> Any:
-    return await stack.rest.send(
-        "POST",
-        f"/orders/{order}/payment",
+    sending = partial(
+        *(stack.rest.send, "POST", f"/orders/{order}/payment"),
         token=stack.token(),
         data=json.dumps(body).encode(),
         headers={"idempotency-key": key} | headers,
     )
+    return await repeat_while_busy(sending)
 
 
 async def pay_native(door: GrpcDoor, token: str, order: str, body: Body, *keys: str) -> tuple[bytes, dict[str, str]]:
@@ -200,9 +201,8 @@ async def test_an_order_is_created_once_under_a_key(stack: Stack) -> None:
     headers = {"idempotency-key": new_key()}
     body = varied(ORDER, metadata={"z": "1", "a": "2", "m": "3", "b": "4"}, description="A pet")
     sent = json.dumps(body).encode()
-    answers = await asyncio.gather(
-        *(stack.rest.send("POST", "/orders", token=stack.token(), data=sent, headers=headers) for _ in range(10))
-    )
+    create = partial(stack.rest.send, "POST", "/orders", token=stack.token(), data=sent, headers=headers)
+    answers = await asyncio.gather(*(repeat_while_busy(create) for _ in range(10)))
     assert {201} == {answer.http for answer in answers}
     assert 1 == len({json.dumps(answer.body) for answer in answers})
     other = json.dumps(varied(body, totalAmount="1.00")).encode()

@@ -11,11 +11,12 @@ import random
 import re
 from collections.abc import Callable
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import pytest
 
-from support.doors import Answer, Body
+from support.doors import Answer, Body, repeat_while_busy
 from support.requests import BANK_ACCOUNT, CARD, DECLINED, ORDER, bank_payment, payment, varied
 from support.stack import Stack
 
@@ -266,7 +267,8 @@ async def test_a_damaged_order_is_refused_or_stored_as_it_was_meant(stack: Stack
 
     async def send() -> int:
         body = mutate()
-        answer = await stack.rest.send("POST", "/orders", token=stack.token(), data=body)
+        sending = partial(stack.rest.send, "POST", "/orders", token=stack.token(), data=body)
+        answer = await repeat_while_busy(sending)
         check(answer, body)
         if answer.http == 201:
             stored = await stack.grpc.call("GetOrder", {"orderId": answer.body["id"]}, token=stack.token())
@@ -285,7 +287,8 @@ async def test_a_damaged_payment_is_refused_or_made_as_it_was_meant(stack: Stack
     async def send() -> int:
         body = mutate()
         order = unpaid.pop() if unpaid else await new_order(stack)
-        answer = await stack.rest.send("POST", f"/orders/{order}/payment", token=stack.token(), data=body)
+        sending = partial(stack.rest.send, "POST", f"/orders/{order}/payment", token=stack.token(), data=body)
+        answer = await repeat_while_busy(sending)
         check(answer, body)
         assert answer.http in (201, 400, 413, 422), shown(body)
         if answer.http == 201:

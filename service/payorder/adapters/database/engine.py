@@ -56,7 +56,7 @@ class Database:
             self._records = _Pool(_sqlite_engine, driver_url, 1, pool_timeout_seconds)
             self._reads = _Pool(_sqlite_engine, driver_url, pool_size, pool_timeout_seconds)
             self._probes = _Pool(_sqlite_engine, driver_url, 1, pool_timeout_seconds)
-            self._relays = self._finishes
+            self._relays = self._writes
         else:
             self._writes = self._reads = _Pool(_postgresql_engine, driver_url, pool_size, pool_timeout_seconds)
             self._finishes = _Pool(_postgresql_engine, driver_url, 2, _FINISH_TIMEOUT_SECONDS)
