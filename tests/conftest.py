@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from hashlib import sha256
@@ -30,12 +31,14 @@ LAST = "tests/safety/test_leaks.py"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Gives every clone a temporary folder of its own, which its next run clears.
+    """Gives every clone, and what is chosen of its tests, a temporary folder of its own, which the next run clears.
 
     Of the one that pytest would take, every run takes away the way in for other users; PostgreSQL is one, under root.
     """
+    # Ended like this it also stops what it has started, as with Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if config.option.basetemp is None:
-        clone = sha256(f"{os.getuid()} {config.rootpath}".encode()).hexdigest()[:8]
+        clone = sha256(f"{os.getuid()} {config.rootpath} {config.args}".encode()).hexdigest()[:8]
         config.option.basetemp = Path(tempfile.gettempdir(), f"payorder-tests-{clone}")
 
 
