@@ -1,6 +1,7 @@
 """The outbox on both engines: every event becomes its deliveries once, and every delivery is one attempt at a time."""
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from payorder.domain.event import Event
 from payorder.domain.webhook import DeliveryState, DisabledBecause, Dispatch
 from payorder.edge.event_bodies import JsonBodies
 from payorder.ports.outbox import DisabledEndpoint, Ended, FannedOut
-from support.records import LATER, a_payment, an_order, by, failed, reply_of
+from support.records import LATER, a_payment, an_order, by, failed, reply_of, succeeded
 from support.webhooks import add_endpoint, attempts_of, deliveries_of, endpoint_row, execute, pay, rooms, rows_of
 
 BODIES = JsonBodies(public_url="https://shop.example")
@@ -177,10 +178,28 @@ async def test_a_callback_is_told_once_of_the_first_end(
         await store.claim(payment, by("alice"), None)
         await store.settle(failed(payment), reply_of(payment), LATER)
     assert FannedOut(events=2, deliveries=1) == await fan_out(outbox)
-    assert ("disabled", "done") == tuple(await endpoint_row(database, callback))[7:9]
+    row = await endpoint_row(database, callback)
+    assert ("disabled", "done") == (row.state, row.disabled_because)
     # Its endpoint is done, and the delivery goes out nevertheless.
     (dispatch,) = await outbox.claim(rooms())
     assert (callback, ()) == (dispatch.endpoint_id, dispatch.sealed_secrets)
+
+
+async def test_a_callback_hears_only_of_what_happened_after_it_was_asked_for(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    order = an_order()
+    await store.add_order(order, by("alice"), reply_of(order), None)
+    declined, paid = a_payment(order), a_payment(order)
+    await store.claim(declined, by("alice"), None)
+    await store.settle(failed(declined), reply_of(declined), LATER)
+    # The decline is not told yet when somebody asks, and pays again.
+    await add_endpoint(database, order_id=order.id, after_seq=1)
+    await store.claim(paid, by("alice"), None)
+    await store.settle(succeeded(paid), reply_of(paid), LATER)
+    assert FannedOut(events=3, deliveries=1) == await fan_out(outbox)
+    (dispatch,) = await outbox.claim(rooms())
+    assert "COMPLETED" == json.loads(dispatch.body)["status"]
 
 
 async def test_who_listens_is_told_of_which_orders_there_is_something_new(

@@ -94,7 +94,9 @@ def test_no_byte_of_a_header_may_be_another_one(now, name):
     value = headers[name]
     for other in map(bytes.decode, with_another_byte(value.encode())):
         assert not is_accepted_by_us(headers | {name: other}, BODY, now)
-        assert not is_accepted_by_the_reference(headers | {name: other}, BODY)
+        # The last letter of base64 has bits that mean nothing; the reference does not look at them, and we do.
+        if name != "webhook-signature" or other[:-2] != value[:-2]:
+            assert not is_accepted_by_the_reference(headers | {name: other}, BODY)
     for other in (value[:-1], value[1:], value + "0", ""):
         assert not is_accepted_by_us(headers | {name: other}, BODY, now)
 

@@ -478,6 +478,17 @@ async def test_a_callback_is_made_when_a_payment_fails(user: User) -> None:
     assert 1 == len(await user.deliveries_when(callback, lambda found: 1 == len(found)))
 
 
+async def test_a_callback_that_is_asked_for_after_a_decline_waits_for_what_comes(user: User) -> None:
+    order = str((await user.good("CreateOrder", ORDER))["id"])
+    assert "PAYMENT_DECLINED" == (await user.call("PayOrder", orderId=order, payment=payment(number=DECLINED))).reason
+    async with receiving() as receiver:
+        await user.good("RequestCallback", CALLBACK, orderId=order, callbackUrl=receiver.url)
+        (callback,) = (await user.good("ListWebhookEndpoints", orderId=order))["data"]
+        await user.good("PayOrder", orderId=order, payment=payment())
+        await user.deliveries_when(callback, are_delivered(1))
+    assert ["COMPLETED"] == [received.json["status"] for received in receiver.received]
+
+
 async def test_a_callback_cannot_be_changed_and_an_order_has_only_so_many(user: User) -> None:
     order = str((await user.good("CreateOrder", ORDER))["id"])
     for _ in range(10):

@@ -172,6 +172,23 @@ async def test_any_answer_but_2xx_is_a_failure_and_is_attempted_again(
     assert (first.body, first.headers["webhook-id"]) == (second.body, second.headers["webhook-id"])
 
 
+@pytest.mark.parametrize("status", [600, 999])
+async def test_a_status_that_http_does_not_have_is_a_failure_and_harms_nobody_else(
+    database: Database, store: DatabaseStore, receiver: Receiver, status: int
+) -> None:
+    odd = await add_endpoint(database, receiver.url + "/odd", event_types=["payment.succeeded"])
+    await add_endpoint(database, receiver.url, event_types=["payment.succeeded"])
+    receiver.answer = lambda received: web.Response(status=status if received.path == "/odd" else 204)
+    await pay(store)
+    async with dispatching(database) as dispatcher:
+        rows = await settled(database, count=1)
+        attempts = {row.delivery_id: row for row in await attempted(database, 2)}
+    by_endpoint = {row.endpoint_id: attempts[row.id] for row in rows}
+    assert (1, None, False) == (by_endpoint[odd].number, by_endpoint[odd].status_class, by_endpoint[odd].delivered)
+    assert [] == dispatcher.faults
+    assert 2 == len(receiver.received)
+
+
 async def due_in_seconds(database: Database) -> float:
     (row,) = await deliveries_of(database)
     (attempt,) = await attempts_of(database)

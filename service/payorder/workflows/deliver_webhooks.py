@@ -26,6 +26,7 @@ _FINISHED_AT_ONCE = 1000
 _GATHER_SECONDS = 0.01
 _AWAY_SECONDS = 0.5
 _GONE = 410
+_STATUSES = range(100, 600)
 
 
 class DeliverWebhooks:
@@ -143,7 +144,7 @@ class DeliverWebhooks:
             return Answer(None)
 
     def _outcome(self, dispatch: Dispatch, answer: Answer) -> Ended:
-        status_class = answer.status // 100 if answer.status else None
+        status_class = _class_of(answer.status)
         is_delivered, is_gone = status_class == 2, answer.status == _GONE  # noqa: PLR2004 - 2xx
         # A callback is not sent again to whoever does not want it: it has no endpoint that could be enabled again.
         may_repeat = not is_delivered and not (is_gone and not dispatch.sealed_secrets)
@@ -206,6 +207,11 @@ class DeliverWebhooks:
                 self._on_dead(ended)
         if self._ended:
             self._has_ended.ring()
+
+
+def _class_of(status: int | None) -> int | None:
+    """None also for a status that HTTP does not have (RFC 9110, section 15)."""
+    return status // 100 if status is not None and status in _STATUSES else None
 
 
 async def _cancel(*tasks: "asyncio.Task[None]") -> None:

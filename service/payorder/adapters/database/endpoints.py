@@ -12,6 +12,7 @@ from payorder.adapters.database.clock import now_milliseconds
 from payorder.adapters.database.keyed_replies import Use
 from payorder.adapters.database.rows import to_milliseconds, to_time
 from payorder.adapters.database.tables import NO_CALLBACK, webhook_endpoints
+from payorder.adapters.database.tables import orders as orders_table
 from payorder.domain.errors import WebhookLimitReached, WebhookNotFound
 from payorder.domain.idempotency import Replay
 from payorder.domain.webhook import DisabledBecause, Endpoint, EndpointChange, EndpointState
@@ -65,6 +66,7 @@ _ROTATE = (
     )
     .returning(webhook_endpoints)
 )
+_NEWEST_EVENT = select(orders_table.c.event_seq).where(orders_table.c.id == bindparam("of_order"))
 _DISABLE = (
     update(webhook_endpoints)
     .where(*_OF_CALLER)
@@ -103,7 +105,10 @@ async def add_callback(
         raise WebhookLimitReached
     delivery = callback.if_ended(order)
     ended = {"state": EndpointState.DISABLED, "disabled_because": DisabledBecause.DONE} if delivery else {}
-    await connection.execute(_ADD, _from_endpoint(endpoint) | {"owner_sub": order.owner} | ended)
+    # What happened before, though it may not have been told to anybody yet, is not what was asked for.
+    after_seq = (await connection.execute(_NEWEST_EVENT, {"of_order": order.id})).scalar_one()
+    row = _from_endpoint(endpoint) | {"owner_sub": order.owner, "after_seq": after_seq}
+    await connection.execute(_ADD, row | ended)
     if delivery:
         await endpoint_deliveries.add(connection, delivery)
     if use:

@@ -59,7 +59,11 @@ _COUNT_FAULT = update(events).where(*_IS_ONE_EVENT).values(faults=events.c.fault
 
 _ENABLED: ColumnElement[bool] = literal_column("webhook_endpoints.state = 'enabled'")
 _HEARING = select(
-    webhook_endpoints.c.id, webhook_endpoints.c.owner_sub, webhook_endpoints.c.order_id, webhook_endpoints.c.event_types
+    webhook_endpoints.c.id,
+    webhook_endpoints.c.owner_sub,
+    webhook_endpoints.c.order_id,
+    webhook_endpoints.c.after_seq,
+    webhook_endpoints.c.event_types,
 ).where(_ENABLED)
 # Of everybody's orders, of their owners' orders, and callbacks of the orders.
 _ENDPOINTS = union_all(
@@ -185,7 +189,8 @@ async def _heard(connection: AsyncConnection, pending: Sequence[Any]) -> list[_H
     for event in pending:
         possible = (*of_owners.get(None, ()), *of_owners.get(event.owner_sub, ()))
         endpoints = [endpoint for endpoint in possible if _wants(endpoint.event_types, event.type)]
-        waiting = callbacks.get(event.order_id, ()) if event.type in CALLBACK_STATUS else ()
+        of_order = callbacks.get(event.order_id, ()) if event.type in CALLBACK_STATUS else ()
+        waiting = [callback for callback in of_order if event.seq > (callback.after_seq or 0)]
         if endpoints or waiting:
             found.append(_Heard(event, endpoints, waiting))
     return found

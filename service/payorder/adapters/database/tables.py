@@ -260,6 +260,8 @@ webhook_endpoints = Table(
     Column("owner_sub", Text),
     # A callback hears of this order alone, once.
     Column("order_id", Text, ForeignKey("orders.id")),
+    # Of a callback: the order's newest event when it was asked for. It hears of later ones.
+    Column("after_seq", BigInteger),
     Column("url", Text, nullable=False),
     Column("description", Text),
     # A JSON list of public event types; an empty one means all.
@@ -280,7 +282,7 @@ webhook_endpoints = Table(
     CheckConstraint("(previous_secret IS NULL) = (previous_secret_until IS NULL)", name="previous_secret_ends"),
     # Of callbacks there may be one for every order.
     Index("ix_webhook_endpoints_created_by", "created_by", "id", **_where(NO_CALLBACK)),
-    Index("ix_webhook_endpoints_owner", "owner_sub", **_where("state = 'enabled'")),
+    Index("ix_webhook_endpoints_owner", "owner_sub", **_where(f"state = 'enabled' AND {NO_CALLBACK}")),
     Index("ix_webhook_endpoints_order", "order_id", **_where("order_id IS NOT NULL")),
 )
 
@@ -315,7 +317,7 @@ webhook_attempts = Table(
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     # By the database's clock.
     Column("at", BigInteger, nullable=False),
-    # 2 to 5 for 2xx to 5xx; NULL when no answer was had.
+    # 2 for 2xx and so on; NULL when no answer was had, or one that HTTP does not have.
     Column("status_class", SmallInteger),
     Column("delivered", Boolean, nullable=False),
     CheckConstraint("status_class BETWEEN 1 AND 5", name="status_class"),

@@ -38,7 +38,7 @@ class VettedNames(AbstractResolver):
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 addresses = await self._names.addresses(name)
-        except OSError:  # TimeoutError is one
+        except (OSError, ValueError):  # TimeoutError is the first; a name that cannot be asked for is the second
             raise NameRefused from None
         if not addresses or not all(is_acceptable(address, self._networks) for address in addresses):
             raise NameRefused

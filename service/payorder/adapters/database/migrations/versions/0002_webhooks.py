@@ -22,6 +22,7 @@ def _create_endpoints() -> None:  # long: one table
         sa.Column("created_by", sa.Text(), nullable=False),
         sa.Column("owner_sub", sa.Text(), nullable=True),
         sa.Column("order_id", sa.Text(), nullable=True),
+        sa.Column("after_seq", sa.BigInteger(), nullable=True),
         sa.Column("url", sa.Text(), nullable=False),
         sa.Column("description", sa.Text(), nullable=True),
         sa.Column("event_types", sa.Text(), nullable=False),
@@ -61,8 +62,8 @@ def _create_endpoints() -> None:  # long: one table
         "webhook_endpoints",
         ["owner_sub"],
         unique=False,
-        postgresql_where=sa.text("state = 'enabled'"),
-        sqlite_where=sa.text("state = 'enabled'"),
+        postgresql_where=sa.text("state = 'enabled' AND order_id IS NULL"),
+        sqlite_where=sa.text("state = 'enabled' AND order_id IS NULL"),
     )
     op.create_index(
         "ix_webhook_endpoints_order",
