@@ -79,7 +79,7 @@ def test_a_payment_reads_as_over_rest(payment: Payment) -> None:
 
 @pytest.mark.parametrize("type_", EVENT_TYPES)
 def test_every_event_has_its_envelope(type_: str) -> None:
-    refund = Refund(new_id(), new_id(), FULL.id, KWD, "reference", RefundStatus.SUCCEEDED)
+    refund = Refund(new_id(), new_id(), FULL.id, KWD, "sandbox", "reference", RefundStatus.SUCCEEDED)
     payment = None if type_.startswith("order.") else a_payment(FULL)
     event = replace(of_order(FULL, type_), payment=payment, refund=refund if type_.startswith("refund.") else None)
     told = read(event)
@@ -108,7 +108,7 @@ def test_a_payment_that_succeeded_has_its_receipt_and_no_other_has() -> None:
 
 def test_a_refund_says_how_much_of_which_payment() -> None:
     payment = a_payment(an_order(total=KWD))
-    refund = Refund(new_id(), payment.id, payment.order_id, KWD, "reference", RefundStatus.FAILED)
+    refund = Refund(new_id(), payment.id, payment.order_id, KWD, "sandbox", "reference", RefundStatus.FAILED)
     data = read(of_payment(payment, "refund.failed", refund=refund))["data"]
     expected = {"id": refund.id, "paymentId": payment.id, "amount": "1.234", "currency": "KWD", "status": "failed"}
     assert {"refund", "payment", "order"} == set(data)
