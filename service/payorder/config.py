@@ -55,6 +55,8 @@ class Settings(BaseSettings):
 
     env: Environment = Environment.PRODUCTION
     listen: str = "127.0.0.1:50051"
+    # Whether somebody else sees to TLS between the callers and `listen`.
+    listen_plaintext: bool = False
     log_level: Annotated[str, Field(pattern="^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
 
     database_url: Annotated[str, Field(pattern="^(sqlite|postgresql)(\\+[a-z]+)?://")] = "sqlite:///payorder.db"
@@ -203,6 +205,8 @@ class Settings(BaseSettings):
             faults.append("PAYORDER_ISSUER: the development issuer, or one without https, is not trusted in production")
         if self.jwks and self.jwks.startswith("http://") and urlsplit(self.jwks).hostname not in _LOOPBACK:
             faults.append("PAYORDER_JWKS: must be https, a file, or on this machine in production")
+        if not (self.listen_plaintext or _is_on_this_machine(self.listen)):
+            faults.append("PAYORDER_LISTEN: has no TLS, so another machine needs PAYORDER_LISTEN_PLAINTEXT")
         if self.processor is None:
             faults.append("PAYORDER_PROCESSOR: must be named in production")
         if self.reflection:
@@ -216,6 +220,11 @@ class Settings(BaseSettings):
         if self.webhook_secret_keys is None:
             faults.append("PAYORDER_WEBHOOK_SECRET_KEYS: must be given in production")
         return faults
+
+
+def _is_on_this_machine(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    return address.startswith("unix:") or host in _LOOPBACK
 
 
 def _is_sealing_key(key: Secret) -> bool:

@@ -93,6 +93,8 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"ISSUER": "https://issuer.example https://another.example", "JWKS": "https://issuer.example/leak"}, "JWKS"),
     ({"TOKEN_TYPES": "leak"}, "TOKEN_TYPES"),
     ({"PROCESSOR": None}, "PROCESSOR"),
+    ({"LISTEN": "0.0.0.0:50051"}, "LISTEN"),
+    ({"LISTEN": "[::]:50051"}, "LISTEN"),
     ({"REFLECTION": "true"}, "REFLECTION"),
     ({"LOG_LEVEL": "DEBUG"}, "LOG_LEVEL"),
     ({"FINGERPRINT_KEY": None}, "FINGERPRINT_KEY"),
@@ -221,6 +223,21 @@ def test_settings_do_not_show_their_secret() -> None:
 def test_reflection_is_for_development_unless_it_is_said(settings: dict[str, str], expected: str) -> None:
     show = "import os; from payorder.config import Settings; print(Settings.from_env().serves_reflection)"
     assert expected == run(GOOD | settings, "-c", show).stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"LISTEN": "127.0.0.1:50051"},
+        {"LISTEN": "[::1]:50051"},
+        {"LISTEN": "unix:/run/payorder.sock"},
+        {"LISTEN": "10.0.0.7:50051", "LISTEN_PLAINTEXT": "true"},
+        {"LISTEN": "0.0.0.0:50051", "ENV": "development"},
+    ],
+)
+def test_without_tls_production_listens_on_this_machine_or_where_it_is_said(settings: dict[str, str]) -> None:
+    show = "from payorder.config import Settings; print(Settings.from_env().listen)"
+    assert settings["LISTEN"] == run(GOOD | settings, "-c", show).stdout.strip()
 
 
 @pytest.mark.parametrize("name", ["GRPC_TRACE", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE"])

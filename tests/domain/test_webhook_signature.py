@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import inspect
 import json
 import time
 from datetime import UTC, datetime
@@ -99,6 +100,11 @@ def test_no_byte_of_a_header_may_be_another_one(now, name):
             assert not is_accepted_by_the_reference(headers | {name: other}, BODY)
     for other in (value[:-1], value[1:], value + "0", ""):
         assert not is_accepted_by_us(headers | {name: other}, BODY, now)
+
+
+def test_signatures_are_compared_in_constant_time():
+    """No clock can show it on a busy machine."""
+    assert "hmac.compare_digest(one, other.encode())" in inspect.getsource(verify)
 
 
 @pytest.mark.parametrize("name", NAMES)

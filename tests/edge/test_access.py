@@ -13,10 +13,13 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from payorder.edge.methods import METHODS, PACKAGE_PREFIX
 from support.doors import Answer, Body, Door
 from support.orders import Orders
-from support.requests import CALLBACK, DECLINED, ENDPOINT, ORDER, payment, some_id
+from support.requests import CALLBACK, DECLINED, ORDER, payment, some_id
+from support.requests import ENDPOINT as A_URL
 from support.stack import Stack
 
 ROOT = Path(__file__).parents[2]
+# There are many, and they stay: each that heard of payments would be sent all that later tests make.
+ENDPOINT = A_URL | {"eventTypes": ["refund.failed"]}
 
 OWN_ONLY = "read:orders write:orders webhooks"
 # Subject and scopes: two users, two services, of which one may act for everybody, and an administrator.
