@@ -276,7 +276,9 @@ async def test_texts_of_callers_are_texts_and_nothing_else(stack: Stack, text: s
     for name in ("Paid by", "For"):
         assert re.sub(r"\s", "", text) == re.sub(r"\s", "", shown[name])
     printed = (await document_of(stack, order, "pdf")).content
-    assert not re.search(b"/(URI|JavaScript|JS|OpenAction|Launch|EmbeddedFile)", printed)
+    # Fonts and pages are compressed, and have any bytes.
+    objects = re.sub(b"stream\r?\n.*?endstream", b"", printed, flags=re.DOTALL)
+    assert not re.search(b"/(URI|JavaScript|JS|OpenAction|Launch|EmbeddedFile)", objects)
 
 
 @pytest.mark.parametrize(
