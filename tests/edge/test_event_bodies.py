@@ -63,6 +63,7 @@ def test_an_order_reads_as_over_rest(order: Order) -> None:
 
 PAYMENTS = {
     "card": a_payment(an_order()),
+    "card of a brand": a_payment(an_order(), source=replace(CARD, brand="Visa")),
     "bare card": a_payment(an_order(), source=replace(CARD, address_country=None, address_post_code=None)),
     "bank account": a_payment(an_order(), source=BANK_ACCOUNT),
     "JPY": a_payment(an_order(total=JPY)),

@@ -39,6 +39,10 @@ class MaskedSource:
         values = ((name, getattr(self, name)) for name in self.__slots__)
         return {name: value for name, value in values if value is not None}
 
+    def shown(self) -> dict[str, Any]:
+        """Those of them that answers and events have: all but the brand."""
+        return {name: value for name, value in self.given().items() if name != "brand"}
+
 
 @dataclass(frozen=True, slots=True)
 class Address:

@@ -112,7 +112,7 @@ def to_payment_json(payment: Payment) -> Json:
         "id": payment.id,
         "amount": str(payment.amount),
         "currency": payment.amount.currency.code,
-        "source": {_SOURCE_NAMES[name]: value for name, value in payment.source.given().items()},
+        "source": {_SOURCE_NAMES[name]: value for name, value in payment.source.shown().items()},
         "status": payment.status,
         "createdAt": _to_json_time(payment.created_at),
     }

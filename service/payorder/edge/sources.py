@@ -42,9 +42,7 @@ def to_source(message: PaymentSource) -> Source:
 
 
 def to_masked_message(source: MaskedSource) -> MaskedSourceMessage:
-    shown = source.given()
-    shown.pop("brand", None)
-    return MaskedSourceMessage(**shown)
+    return MaskedSourceMessage(**source.shown())
 
 
 def _faults_of_card(message: PaymentSource) -> list[FieldFault]:

@@ -36,7 +36,7 @@ async def is_current(connection: AsyncConnection) -> bool:
 
 def alembic_config(connection: Connection) -> "Config":
     # Alembic takes most of a second to import, and a serving process does not need it.
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415 - as said above
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
