@@ -15,8 +15,8 @@ BODY = b'{"eventType":"payment.succeeded"}'
 
 LOOPBACK = ("127.0.0.0/8",)
 # Nothing in a test is so slow, whatever else the machine does.
-PATIENT = Limits(connect_seconds=60.0, total_seconds=60.0, connection_seconds=600.0, connections_per_host_max=100)
-HASTY = Limits(connect_seconds=0.3, total_seconds=0.3, connection_seconds=600.0, connections_per_host_max=100)
+PATIENT = Limits(connect_seconds=60.0, total_seconds=60.0, connection_seconds=600.0)
+HASTY = Limits(connect_seconds=0.3, total_seconds=0.3, connection_seconds=600.0)
 
 
 def networks(*texts: str) -> tuple[Network, ...]:

@@ -86,14 +86,15 @@ class HttpReceivers:
 
 
 def _session(names: VettedNames, limits: Limits, tls: ssl.SSLContext) -> aiohttp.ClientSession:
-    """No proxy, no password file, no cookie, no name asked for twice; a wait for one host is no wait for another."""
+    """No proxy, no password file, no cookie, no name asked for twice."""
     connector = _Connector(
         limits.connection_seconds,
         resolver=names,
         use_dns_cache=False,
         ssl=tls,
+        # Whoever sends has a bound, for each endpoint; several may be at one host, and do not wait for each other.
         limit=0,
-        limit_per_host=limits.connections_per_host_max,
+        limit_per_host=0,
         keepalive_timeout=_IDLE_SECONDS_MAX,
     )
     return aiohttp.ClientSession(

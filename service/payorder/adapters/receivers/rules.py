@@ -16,7 +16,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`connect_seconds` is for a place, the name, the connection and TLS together, `total_seconds` for all of it.
+    """`connect_seconds` is for the name, the connection and TLS together, `total_seconds` for all of it.
 
     A connection is used again until it is `connection_seconds` old: its address was vetted when it was made.
     """
@@ -24,7 +24,6 @@ class Limits:
     connect_seconds: float
     total_seconds: float
     connection_seconds: float
-    connections_per_host_max: int
 
 
-LIMITS = Limits(connect_seconds=3.0, total_seconds=15.0, connection_seconds=60.0, connections_per_host_max=100)
+LIMITS = Limits(connect_seconds=3.0, total_seconds=15.0, connection_seconds=60.0)
