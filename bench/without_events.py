@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
-from payorder import app
 from payorder.__main__ import main
+from payorder.app import telling
 
 
 class _Nothing:
@@ -20,10 +20,10 @@ class _Nothing:
         self._stopping.set()
 
 
-def _nothing(*_arguments: Any) -> Any:
-    return _Nothing()
+def _no_dispatcher(*_arguments: Any) -> telling.Dispatcher:
+    nothing: Any = _Nothing()
+    return telling.Dispatcher(fan_out=nothing, deliver=nothing, forget=nothing)
 
 
-app._fan_out = _nothing
-app._deliver = _nothing
+telling.dispatcher = _no_dispatcher
 main()

@@ -91,6 +91,8 @@ class Settings(BaseSettings):
     webhook_poll_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0
     webhook_sends_max: Annotated[int, Field(ge=8, le=10_000)] = 512
     webhook_endpoints_max: Annotated[int, Field(ge=0)] = 20
+    # Retries take up to ten days, if a receiver always asks for a day.
+    webhook_kept_days: Annotated[int, Field(ge=14, le=3650)] = 30
 
     audit_signing_key: Annotated[str | None, Field(description="path of an Ed25519 private key in PEM")] = None
     audit_seal_every_seconds: Annotated[float, Field(gt=0)] = 60.0

@@ -16,6 +16,15 @@ _TOKENS = "edge/test_tokens.py"
 _EVERY_BAD_TOKEN = (f"{_TOKENS}::test_whatever_is_wrong_with_a_token_the_answer_is_the_same_and_nothing_happens",)
 _LONG_TOKEN = (f"{_TOKENS}::test_a_token_that_is_too_long_is_refused_and_nothing_happens",)
 _SCOPES = "edge/test_access.py::test_everybody_gets_exactly_what_is_allowed"
+_URLS = (
+    "receivers/test_urls.py::test_everything_else_is_refused_without_repeating_it",
+    "edge/test_webhooks.py::test_nothing_is_sent_inside_whoever_asks_for_it",
+)
+_INNER = "receivers/test_addresses.py::test_an_address_inside_stays_inside_in_every_form"
+_NAMES = "receivers/test_names.py"
+_HOSTILE = "receivers/test_hostile_receivers.py"
+_EVERY_HOSTILE = f"{_HOSTILE}::test_a_hostile_receiver_gets_no_more_than_its_time_and_its_bytes"
+_DELIVER = "workflows/test_deliver_webhooks.py"
 _LIMITS = "service/test_card_testing.py"
 _LEAKS = "safety/test_leaks.py"
 _FILES = f"{_LEAKS}::test_nothing_is_left_in_any_file_of_the_run"
@@ -95,6 +104,56 @@ CASES: Mapping[str, tuple[str, ...]] = {
         "edge/test_bad_input.py::test_a_body_is_strict_json_of_known_names",
         "edge/test_bad_input.py::test_unknown_protobuf_fields_set_nothing",
         "edge/test_access.py::test_a_body_cannot_name_another_order_or_owner",
+    ),
+    # Where webhooks lead
+    "H1 another scheme": _URLS,
+    "H2 this machine": _URLS,
+    "H3 numbers that are an address": _URLS,
+    "H4 IPv4 in IPv6": _URLS,
+    "H5 IPv4 in IPv6 that looks public": (*_URLS, _INNER),
+    "H6 addresses of many": _URLS,
+    "H7 where clouds tell secrets": _URLS,
+    "H8 networks inside": (*_URLS, _INNER),
+    "H9 a name that leads inside": (f"{_NAMES}::test_a_name_with_one_address_that_is_not_public_is_refused",),
+    "H10 a name that leads inside later": (
+        f"{_NAMES}::test_the_vetted_address_is_the_one_that_is_connected_to",
+        f"{_NAMES}::test_a_name_that_was_public_when_vetted_leads_nowhere_when_it_is_not_any_more",
+    ),
+    "H11 redirects": (
+        f"{_HOSTILE}::test_a_redirect_is_an_answer_and_leads_nowhere",
+        f"{_DELIVER}::test_any_answer_but_2xx_is_a_failure_and_is_attempted_again",
+    ),
+    "H12 ports": (*_URLS, "receivers/test_urls.py::test_ports_are_those_that_an_operator_allows"),
+    "H13 proxies in the environment": (
+        "receivers/test_requests.py::test_no_proxy_and_no_password_of_the_environment_is_used",
+    ),
+    "H14 certificates with a fault": (
+        "receivers/test_requests.py::test_a_certificate_with_a_fault_is_no_answer_and_the_delivery_is_not_told",
+        "receivers/test_requests.py::test_tls_that_is_too_old_is_no_answer",
+    ),
+    # Hostile receivers
+    "I1 who hangs": (_EVERY_HOSTILE, f"{_DELIVER}::test_receivers_that_hang_delay_nobody_else"),
+    "I2 who says too much": (
+        _EVERY_HOSTILE,
+        f"{_HOSTILE}::test_a_compressed_answer_stays_as_small_as_it_is",
+    ),
+    "I3 who breaks off": (
+        _EVERY_HOSTILE,
+        "receivers/test_requests.py::test_tls_that_stalls_ends_with_the_time_for_a_connection",
+    ),
+    "I4 who fails for days": (
+        "contract/test_outbox.py::test_an_endpoint_that_has_only_failed_for_five_days_is_disabled",
+        "contract/test_outbox.py::test_who_created_an_endpoint_hears_at_the_others_that_it_was_disabled",
+        "workflows/test_lanes.py::test_receivers_that_fail_leave_a_quarter_to_those_of_which_nothing_is_known",
+    ),
+    "I5 our crash after the answer": (
+        f"{_DELIVER}::test_what_a_dispatcher_had_when_it_died_another_sends_again_the_same",
+        "safety/test_deliveries.py::test_no_event_is_lost_however_often_dispatchers_are_killed",
+    ),
+    "I6 who has too much to hear": (
+        f"{_DELIVER}::test_callbacks_that_hang_delay_nobody_else",
+        "workflows/test_lanes.py::test_what_hangs_does_not_keep_others_from_being_claimed",
+        "contract/test_query_plans.py::test_every_statement_finds_its_rows_by_an_index",
     ),
     # Injection
     "K1 SQL in every field": (
@@ -216,7 +275,7 @@ def test_the_tests_of_a_case_are_there(case: str) -> None:
 
 
 def test_no_case_is_left_out() -> None:
-    expected = [("A", 20), ("B", 13), ("L", 11), ("M", 7), ("O", 4)]
+    expected = [("A", 20), ("B", 13), ("H", 14), ("I", 6), ("L", 11), ("M", 7), ("O", 4)]
     numbers = {f"{group}{number}" for group, last in expected for number in range(1, last + 1)}
     told = {case.partition(" ")[0] for case in (*CASES, *WITHOUT)}
     assert numbers | {"K1", "K7", "N1", "N2", "N4"} == told

@@ -253,7 +253,7 @@ def test_in_production_no_library_may_write_down_what_it_is_handed(name: str, mo
 
 def test_every_setting_with_a_measure_has_its_unit_in_its_name() -> None:
     numbers = {name for name, field in Settings.model_fields.items() if field.annotation in (int, float)}
-    units = ("_seconds", "_seconds_max", "_bytes_max", "_max", "_size")
+    units = ("_days", "_seconds", "_seconds_max", "_bytes_max", "_max", "_size")
     assert set() == {name for name in numbers if not name.endswith(units)}
 
 

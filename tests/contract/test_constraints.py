@@ -204,7 +204,7 @@ DELIVERIES = [
         "created_at": 0,
     }
 ]
-ATTEMPTS = [{"delivery_id": "delivery", "number": 1, "at": 0, "delivered": False}]
+ATTEMPTS = [{"delivery_id": "delivery", "number": 1, "claim": 1, "at": 0, "delivered": False}]
 ROWS = {
     orders: ORDERS,
     payments: PAYMENTS,
@@ -497,13 +497,17 @@ ILLEGAL: dict[str, tuple[str, str]] = {
         "ck_webhook_deliveries_state",
         on_delivery("state = 'lost', next_attempt_at = NULL"),
     ),
+    "a delivery that is over and waits": (
+        "ck_webhook_deliveries_waits_when_pending",
+        on_delivery("state = 'dead', next_attempt_at = NULL, lane = endpoint_id"),
+    ),
     "a delivery that waits for nothing": (
         "ck_webhook_deliveries_attempted_when_pending",
         on_delivery("next_attempt_at = NULL"),
     ),
     "two attempts of one number": (
         "pk_webhook_attempts",
-        "INSERT INTO webhook_attempts (delivery_id, number, at, delivered) VALUES ('delivery', 1, 0, false)",
+        "INSERT INTO webhook_attempts (delivery_id, number, claim, at, delivered) VALUES ('delivery', 1, 2, 0, false)",
     ),
     "an attempt of no delivery": (
         "fk_webhook_attempts_delivery_id",

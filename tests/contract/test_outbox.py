@@ -33,7 +33,7 @@ def ended(dispatch: Dispatch, state: DeliveryState = DeliveryState.DELIVERED, **
     made = Ended(
         delivery_id=dispatch.delivery_id,
         endpoint_id=dispatch.endpoint_id,
-        number=dispatch.number,
+        claim=dispatch.claim,
         state=state,
         retry_seconds=0 if is_pending else None,
         status_class=2 if state is DeliveryState.DELIVERED else 5,
@@ -263,7 +263,11 @@ async def test_a_claim_that_nobody_finishes_is_made_again_when_its_lease_is_over
     assert [] == await outbox.claim(rooms())
     await execute(database, "UPDATE webhook_deliveries SET next_attempt_at = next_attempt_at - 60000")
     again = sorted(await outbox.claim(rooms()), key=lambda dispatch: dispatch.event_id)
-    assert [replace(dispatch, number=2) for dispatch in first] == again
+    # Whoever had it first is not known to have sent it: it is as if it had not been claimed.
+    assert [replace(dispatch, claim=2) for dispatch in first] == again
+    await outbox.finish([ended(dispatch) for dispatch in again], BODIES)
+    assert {("delivered", 1)} == {(row.state, row.attempts) for row in await deliveries_of(database)}
+    assert {1} == {row.number for row in await attempts_of(database)}
 
 
 @pytest.mark.parametrize("end", ["disable", "delete"])
@@ -311,7 +315,7 @@ async def test_what_was_delivered_is_not_claimed_again(
 ) -> None:
     await add_endpoint(database)
     claimed = await dispatches(outbox, store)
-    await outbox.finish([ended(dispatch) for dispatch in claimed])
+    await outbox.finish([ended(dispatch) for dispatch in claimed], BODIES)
     assert [("delivered", 1, None)] * 2 == [
         (row.state, row.attempts, row.next_attempt_at) for row in await deliveries_of(database)
     ]
@@ -323,7 +327,9 @@ async def test_what_failed_is_due_again_when_it_was_said(
 ) -> None:
     await add_endpoint(database)
     now, later = await dispatches(outbox, store)
-    await outbox.finish([ended(now, DeliveryState.PENDING), ended(later, DeliveryState.PENDING, retry_seconds=300)])
+    await outbox.finish(
+        [ended(now, DeliveryState.PENDING), ended(later, DeliveryState.PENDING, retry_seconds=300)], BODIES
+    )
     assert [(now.delivery_id, 2)] == [(each.delivery_id, each.number) for each in await outbox.claim(rooms())]
 
 
@@ -332,9 +338,9 @@ async def test_what_is_given_up_keeps_its_history(
 ) -> None:
     await add_endpoint(database, event_types=["payment.succeeded"])
     (dispatch,) = await dispatches(outbox, store)
-    await outbox.finish([ended(dispatch, DeliveryState.PENDING, status_class=None)])
+    await outbox.finish([ended(dispatch, DeliveryState.PENDING, status_class=None)], BODIES)
     (dispatch,) = await outbox.claim(rooms())
-    await outbox.finish([ended(dispatch, DeliveryState.DEAD)])
+    await outbox.finish([ended(dispatch, DeliveryState.DEAD)], BODIES)
     assert ["dead"] == [row.state for row in await deliveries_of(database)]
     history = [(row.number, row.status_class, row.delivered) for row in await attempts_of(database)]
     assert [(1, None, False), (2, 5, False)] == sorted(history)
@@ -345,24 +351,87 @@ async def test_what_was_given_back_counts_as_never_claimed(
 ) -> None:
     await add_endpoint(database)
     claimed = await dispatches(outbox, store)
-    await outbox.finish([ended(each, DeliveryState.PENDING, was_sent=False) for each in claimed])
+    await outbox.finish([ended(each, DeliveryState.PENDING, was_sent=False) for each in claimed], BODIES)
     again = sorted(await outbox.claim(rooms()), key=lambda dispatch: dispatch.event_id)
-    assert (claimed, []) == (again, await attempts_of(database))
+    assert ([replace(each, claim=2) for each in claimed], []) == (again, await attempts_of(database))
+
+
+async def twice_claimed(database: Database, store: DatabaseStore, outbox: DatabaseOutbox) -> list[Dispatch]:
+    """By one who was late, and by another one since."""
+    await add_endpoint(database, event_types=["payment.succeeded"])
+    (late,) = await dispatches(outbox, store)
+    await execute(database, "UPDATE webhook_deliveries SET next_attempt_at = 0")
+    return [late, *await outbox.claim(rooms())]
 
 
 async def test_whoever_finishes_too_late_changes_nothing_but_the_history(
     database: Database, store: DatabaseStore, outbox: DatabaseOutbox
 ) -> None:
-    await add_endpoint(database, event_types=["payment.succeeded"])
-    (late,) = await dispatches(outbox, store)
-    await execute(database, "UPDATE webhook_deliveries SET next_attempt_at = 0")
-    (second,) = await outbox.claim(rooms())
-    await outbox.finish([ended(late, DeliveryState.DEAD)])
+    late, second = await twice_claimed(database, store, outbox)
+    await outbox.finish([ended(late, DeliveryState.DEAD)], BODIES)
     assert ["pending"] == [row.state for row in await deliveries_of(database)]
-    await outbox.finish([ended(second)])
-    await outbox.finish([ended(second, DeliveryState.PENDING)])
-    assert ["delivered"] == [row.state for row in await deliveries_of(database)]
+    await outbox.finish([ended(second)], BODIES)
+    await outbox.finish([ended(second, DeliveryState.PENDING)], BODIES)
+    assert [("delivered", 2)] == [(row.state, row.attempts) for row in await deliveries_of(database)]
     assert {(1, False), (2, True)} == {(row.number, row.delivered) for row in await attempts_of(database)}
+
+
+async def test_what_has_arrived_has_arrived_whoever_says_it(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    late, second = await twice_claimed(database, store, outbox)
+    await outbox.finish([ended(late)], BODIES)
+    await outbox.finish([ended(second, DeliveryState.DEAD)], BODIES)
+    assert [("delivered", 2)] == [(row.state, row.attempts) for row in await deliveries_of(database)]
+    assert [] == await outbox.claim(rooms())
+
+
+@pytest.mark.parametrize("state", [DeliveryState.DELIVERED, DeliveryState.PENDING])
+async def test_an_attempt_that_is_written_down_twice_counts_once(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox, state: DeliveryState
+) -> None:
+    """As when the answer to a commit is lost."""
+    await add_endpoint(database, event_types=["payment.succeeded"])
+    (dispatch,) = await dispatches(outbox, store)
+    for _ in range(2):
+        await outbox.finish([ended(dispatch, state)], BODIES)
+    assert [1] == [row.attempts for row in await deliveries_of(database)]
+    assert [1] == [row.number for row in await attempts_of(database)]
+
+
+async def test_callbacks_of_one_caller_wait_in_one_lane(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    for created_by in ("alice", "alice", "bob"):
+        order = an_order()
+        await store.add_order(order, by("alice"), reply_of(order), None)
+        await add_endpoint(database, order_id=order.id, created_by=created_by)
+        payment = a_payment(order)
+        await store.claim(payment, by("alice"), None)
+        await store.settle(succeeded(payment), reply_of(payment), LATER)
+    await fan_out(outbox)
+    first = await outbox.claim(rooms(each=1))
+    assert ["alice", "bob"] == sorted(dispatch.caller for dispatch in first)
+    assert ["alice"] == [dispatch.caller for dispatch in await outbox.claim(rooms(each=1))]
+
+
+async def test_lanes_are_in_the_order_of_their_bytes(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    """As Python compares them, or one behind which a claim goes on could be missed."""
+    callers = ["a-b", "aB", "ab", "zoë", "Zoe", "ﬀ", "𝔘"]  # noqa: RUF001 - what databases sort otherwise
+    for caller in callers:
+        order = an_order()
+        await store.add_order(order, by("alice"), reply_of(order), None)
+        await add_endpoint(database, order_id=order.id, created_by=caller)
+        payment = a_payment(order)
+        await store.claim(payment, by("alice"), None)
+        await store.settle(succeeded(payment), reply_of(payment), LATER)
+    await fan_out(outbox)
+    served: list[str] = []
+    while claimed := await outbox.claim(rooms(1, after=served[-1] if served else "")):
+        served += [dispatch.lane for dispatch in claimed]
+    assert [f"callbacks of {caller}" for caller in sorted(callers)] == served
 
 
 async def test_an_endpoint_deleted_during_an_attempt_takes_all_of_it_along(
@@ -372,7 +441,7 @@ async def test_an_endpoint_deleted_during_an_attempt_takes_all_of_it_along(
     stays = await add_endpoint(database)
     claimed = await dispatches(outbox, store)
     await execute(database, "DELETE FROM webhook_endpoints WHERE id = :id", id=gone)
-    await outbox.finish([ended(dispatch) for dispatch in claimed])
+    await outbox.finish([ended(dispatch) for dispatch in claimed], BODIES)
     assert {(stays, "delivered")} == {(row.endpoint_id, row.state) for row in await deliveries_of(database)}
     assert 2 == len(await attempts_of(database))
 
@@ -392,9 +461,9 @@ async def test_one_delivery_is_enough_for_an_endpoint_not_to_be_failing(
     endpoint_id: str, database: Database, store: DatabaseStore, outbox: DatabaseOutbox
 ) -> None:
     first, second = await dispatches(outbox, store)
-    await outbox.finish([ended(first, DeliveryState.PENDING)])
+    await outbox.finish([ended(first, DeliveryState.PENDING)], BODIES)
     assert (await endpoint_row(database, endpoint_id)).failing_since
-    await outbox.finish([ended(second)])
+    await outbox.finish([ended(second)], BODIES)
     assert (await endpoint_row(database, endpoint_id)).failing_since is None
 
 
@@ -402,12 +471,12 @@ async def test_an_endpoint_that_has_only_failed_for_five_days_is_disabled(
     endpoint_id: str, database: Database, store: DatabaseStore, outbox: DatabaseOutbox
 ) -> None:
     first, second = await dispatches(outbox, store)
-    await outbox.finish([ended(first, DeliveryState.PENDING)])
+    await outbox.finish([ended(first, DeliveryState.PENDING)], BODIES)
     await execute(database, AGE, milliseconds=4 * DAY)
-    assert [] == await outbox.finish([ended(second, DeliveryState.PENDING)])
+    assert [] == await outbox.finish([ended(second, DeliveryState.PENDING)], BODIES)
     await execute(database, AGE, milliseconds=DAY)
     (third, fourth) = await outbox.claim(rooms())
-    disabled = await outbox.finish([ended(third, DeliveryState.PENDING), ended(fourth, DeliveryState.PENDING)])
+    disabled = await outbox.finish([ended(third, DeliveryState.PENDING), ended(fourth, DeliveryState.PENDING)], BODIES)
     assert [DisabledEndpoint(endpoint_id, DisabledBecause.FAILING)] == disabled
     assert "disabled" == (await endpoint_row(database, endpoint_id)).state
     assert {"pending"} == {row.state for row in await deliveries_of(database)}
@@ -417,7 +486,8 @@ async def test_an_endpoint_that_is_gone_is_disabled_at_once(
     endpoint_id: str, database: Database, store: DatabaseStore, outbox: DatabaseOutbox
 ) -> None:
     first, _ = await dispatches(outbox, store)
-    disabled = await outbox.finish([ended(first, DeliveryState.PENDING, is_gone=True, status_class=4)])
+    gone = ended(first, DeliveryState.PENDING, disables=DisabledBecause.GONE, status_class=4)
+    disabled = await outbox.finish([gone], BODIES)
     assert [DisabledEndpoint(endpoint_id, DisabledBecause.GONE)] == disabled
     assert "gone" == (await endpoint_row(database, endpoint_id)).disabled_because
     assert [] == await outbox.claim(rooms())
@@ -429,3 +499,26 @@ async def test_every_event_is_marked_even_if_nobody_hears_of_it(
     await pay(store)
     await fan_out(outbox)
     assert all(row.fanned_out_at for row in await rows_of(database, events))
+
+
+# Who created it is told
+
+
+async def test_who_created_an_endpoint_hears_at_the_others_that_it_was_disabled(
+    endpoint_id: str, database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    others = [await add_endpoint(database, event_types=types) for types in ([], ["webhook.disabled"])]
+    await add_endpoint(database, event_types=["payment.succeeded"])
+    await add_endpoint(database, owner="bob")
+    await add_endpoint(database, state="disabled", disabled_because="owner")
+    first, *_ = [each for each in await dispatches(outbox, store) if each.endpoint_id == endpoint_id]
+    gone = ended(first, DeliveryState.PENDING, disables=DisabledBecause.GONE)
+    await outbox.finish([gone], BODIES)
+    await outbox.finish([gone], BODIES)
+    told = [row for row in await deliveries_of(database) if row.event_type == "webhook.disabled"]
+    assert sorted(others) == sorted(row.endpoint_id for row in told)
+    (body,) = {row.body for row in told}
+    assert {"endpointId": endpoint_id, "disabledBecause": "gone"} == json.loads(body)["data"]
+    assert {told[0].event_id} == {row.event_id for row in told} == {json.loads(body)["eventId"]}
+    claimed = await outbox.claim(rooms())
+    assert sorted(others) == sorted(each.endpoint_id for each in claimed if each.event_id == told[0].event_id)

@@ -14,8 +14,8 @@ from payorder.adapters.database.tables import webhook_endpoints
 from payorder.adapters.sealing import FernetBox
 from payorder.domain.secret import Secret
 from service.conftest import Serve
-from support.doors import Answer, Body
-from support.requests import ENDPOINT
+from support.doors import Answer, Body, to_message
+from support.requests import CALLBACK, ENDPOINT
 from support.service import Service, serving, until
 from support.webhooks import is_signed_with, receiving
 
@@ -86,3 +86,26 @@ async def sealed_in(url: str) -> bytes:
         sealed = (await connection.execute(select(webhook_endpoints.c.secret))).scalar_one()
     await database.close()
     return bytes(sealed)
+
+
+async def test_a_callback_is_answered_again_under_its_key_when_by_now_nothing_may_be_sent_there(serve: Serve) -> None:
+    async def ask(service: Service, order_id: str, key: str) -> str:
+        request = to_message("RequestCallback", CALLBACK | {"orderId": order_id}).SerializeToString()
+        metadata = (*service.metadata, ("idempotency-key", key))
+        return await service.code_of("/payments.v1.OrderService/RequestCallback", request, metadata=metadata)
+
+    async with serve() as service:
+        order_id = await service.new_order()
+        assert "OK" == await ask(service, order_id, "one")
+    async with serve(webhook_networks_allowed="") as service:
+        assert ["OK", "INVALID_ARGUMENT"] == [await ask(service, order_id, key) for key in ("one", "another")]
+
+
+async def test_test_events_are_limited(serve: Serve) -> None:
+    async with serve() as service:
+        name, token = {"endpointId": (await create(service)).body["id"]}, service.token(scope="webhooks")
+        answers = [await service.grpc.call("SendTestEvent", name, token=token) for _ in range(21)]
+        assert ["OK"] * 20 + ["RESOURCE_EXHAUSTED"] == [answer.code for answer in answers]
+        assert "RATE_LIMITED" == answers[-1].reason
+        listed = await service.grpc.call("ListDeliveries", name | {"pageSize": 100}, token=token)
+        assert 20 == len(listed.body["data"])

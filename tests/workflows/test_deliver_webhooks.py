@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Container
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -17,6 +17,7 @@ from payorder.adapters.database.outbox import DatabaseOutbox
 from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.receivers.on_demand import ReceiversOnDemand
 from payorder.adapters.receivers.rules import Rules
+from payorder.adapters.signing import Ed25519Signer
 from payorder.adapters.system import SystemClock
 from payorder.domain.retry_schedule import ATTEMPTS_MAX
 from payorder.edge.event_bodies import JsonBodies
@@ -54,17 +55,40 @@ class Dispatcher:
 
 
 @asynccontextmanager
-async def dispatching(database: Database, *, sends_max: int = 64, stops: bool = True) -> AsyncIterator[Dispatcher]:
+async def dispatching(
+    database: Database, *, sends_max: int = 64, stops: bool = True, shut_out: Container[str] = ()
+) -> AsyncIterator[Dispatcher]:
     """With `stops` False it ends as a process does that is killed."""
-    outbox, clock = DatabaseOutbox(database), SystemClock()
     receivers = ReceiversOnDemand(Rules(allows_http=True, ports=None, networks=(ip_network("127.0.0.0/8"),)))
+    dispatcher = dispatcher_of(database, receivers, sends_max, shut_out)
+    loops = (dispatcher.fan_out, dispatcher.deliver)
+    tasks = [asyncio.create_task(loop.run()) for loop in loops]
+    try:
+        yield dispatcher
+    finally:
+        if stops:
+            for loop in loops:
+                loop.stop()
+            await asyncio.wait(tasks, timeout=20)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await receivers.close()
+
+
+def dispatcher_of(
+    database: Database, receivers: ReceiversOnDemand, sends_max: int, shut_out: Container[str]
+) -> Dispatcher:
+    outbox, clock, bodies = DatabaseOutbox(database), SystemClock(), JsonBodies(public_url="")
     dead: list[Ended] = []
     disabled: list[DisabledEndpoint] = []
     faults: list[BaseException] = []
     deliver = DeliverWebhooks(
         outbox=outbox,
+        bodies=bodies,
         receivers=receivers,
-        sign=SignWebhook(box=box(), signer=None, clock=clock),
+        shut_out=shut_out,
+        sign=SignWebhook(box=box(), signer=Ed25519Signer.generate(), clock=clock),
         clock=clock,
         every_seconds=0.1,
         sends_max=sends_max,
@@ -74,24 +98,13 @@ async def dispatching(database: Database, *, sends_max: int = 64, stops: bool = 
     )
     fan_out = FanOutEvents(
         outbox=outbox,
-        bodies=JsonBodies(public_url=""),
+        bodies=bodies,
         every_seconds=0.1,
         on_deliveries=deliver.wake,
         on_set_aside=lambda _: None,
         on_fault=faults.append,
     )
-    loops = [asyncio.create_task(loop.run()) for loop in (fan_out, deliver)]
-    try:
-        yield Dispatcher(fan_out, deliver, dead, disabled, faults)
-    finally:
-        if stops:
-            fan_out.stop()
-            deliver.stop()
-            await asyncio.wait(loops, timeout=20)
-        for loop in loops:
-            loop.cancel()
-        await asyncio.gather(*loops, return_exceptions=True)
-        await receivers.close()
+    return Dispatcher(fan_out, deliver, dead, disabled, faults)
 
 
 @pytest.fixture
@@ -331,3 +344,54 @@ async def test_a_receiver_that_is_away_is_a_failure_without_an_answer(database: 
     await pay(store)
     async with dispatching(database):
         assert [(None, False)] == [(row.status_class, row.delivered) for row in await attempted(database, 1)]
+
+
+async def test_an_endpoint_of_somebody_who_was_shut_out_is_sent_nothing_until_it_is_enabled_again(
+    database: Database, store: DatabaseStore, receiver: Receiver
+) -> None:
+    endpoint_id = await add_endpoint(database, receiver.url)
+    await add_endpoint(database, receiver.url, owner=None)
+    await pay(store)
+    async with dispatching(database, shut_out={"alice"}) as dispatcher:
+        await until(lambda: endpoint_row(database, endpoint_id), lambda row: row.state == "disabled")
+        await settled(database, count=2)
+    assert [(endpoint_id, "subject")] == [(disabled.id, disabled.because) for disabled in dispatcher.disabled]
+    assert [("pending", 0)] * 2 == [
+        (row.state, row.attempts) for row in await deliveries_of(database) if row.endpoint_id == endpoint_id
+    ]
+    await execute(database, "UPDATE webhook_endpoints SET state = 'enabled', disabled_because = NULL")
+    async with dispatching(database):
+        await settled(database, count=4)
+    assert 4 == len(receiver.received)
+
+
+async def test_a_callback_of_somebody_who_was_shut_out_is_never_made(
+    database: Database, store: DatabaseStore, receiver: Receiver
+) -> None:
+    placed, _ = await pay(store)
+    await add_endpoint(database, receiver.url, order_id=placed.id, created_by="mallory", after_seq=0)
+    async with dispatching(database, shut_out={"mallory"}) as dispatcher:
+        (row,) = await settled(database, count=1, state="dead")
+    assert ([row.id], 0) == ([ended.delivery_id for ended in dispatcher.dead], row.attempts)
+    assert [] == receiver.received
+
+
+async def test_callbacks_that_hang_delay_nobody_else(
+    database: Database, store: DatabaseStore, receiver: Receiver
+) -> None:
+    """More of them than all dispatchers could ever hold."""
+    orders = [await pay(store) for _ in range(60)]
+    async with hanging() as url:
+        for order, _ in orders:
+            for _ in range(10):
+                await add_endpoint(database, url, order_id=order.id, created_by="mallory", after_seq=0)
+        async with dispatching(database, sends_max=8, stops=False):
+            await until(lambda: deliveries_of(database), lambda rows: len(rows) >= 600, tries=1500)
+            # By then everything hangs that may.
+            await asyncio.sleep(2)
+            began = time.monotonic()
+            await add_endpoint(database, receiver.url)
+            await pay(store)
+            await settled(database, count=2)
+            assert time.monotonic() - began < 12
+    assert 2 == len(receiver.received)

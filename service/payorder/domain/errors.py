@@ -18,7 +18,7 @@ Refusal
 ├── WebhookLimitReached    there are as many webhook endpoints, or callbacks, as there may be
 ├── PaymentInProgress      another attempt is being made
 ├── IdempotencyKeyReused   the key came with another request before
-├── RateLimited            too many attempts to pay
+├── RateLimited            too many attempts to pay, or test events
 ├── TooManyWatches         no room for another stream
 ├── Busy                   no room, or no database, right now
 └── DeadlineTooShort       the caller would be gone before the answer

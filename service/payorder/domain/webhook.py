@@ -17,7 +17,9 @@ EVENT_TYPES: Mapping[str, str] = {
     "refund.succeeded": "refund.succeeded",
     "refund.failed": "refund.failed",
 }
+# Events about endpoints themselves, which are of no order.
 TEST_EVENT = "webhook.test"
+DISABLED_EVENT = "webhook.disabled"
 
 
 class EndpointState(StrEnum):
@@ -26,9 +28,13 @@ class EndpointState(StrEnum):
 
 
 class DisabledBecause(StrEnum):
-    """`GONE`: the receiver answered 410. `FAILING`: every attempt failed for days. `DONE`: a callback was made."""
+    """`GONE`: the receiver answered 410. `FAILING`: every attempt failed for days. `DONE`: a callback was made.
+
+    `SUBJECT`: who created it has been shut out.
+    """
 
     OWNER = "owner"
+    SUBJECT = "subject"
     GONE = "gone"
     FAILING = "failing"
     DONE = "done"
@@ -117,13 +123,21 @@ class Dispatch:
     """A delivery in the hands of whoever attempts it now: the `number`-th time, with all secrets that sign it, sealed.
 
     A callback has none: it is signed with the service's own key. `is_failing`: so far its endpoint has not wanted it.
+    `caller` has created the endpoint; `lane` is where it has waited; `claim` tells who has it now from who had it.
     """
 
     delivery_id: str
     endpoint_id: str
+    caller: str
+    lane: str
+    claim: int
     number: int
     url: str
     event_id: str
     body: bytes
     sealed_secrets: tuple[bytes, ...]
     is_failing: bool = False
+
+    @property
+    def is_callback(self) -> bool:
+        return not self.sealed_secrets

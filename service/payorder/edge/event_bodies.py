@@ -10,7 +10,8 @@ from payorder.domain.order import Order
 from payorder.domain.payment import Payment
 from payorder.domain.refund import Refund
 from payorder.domain.source import MaskedSource
-from payorder.domain.webhook import EVENT_TYPES, TEST_EVENT
+from payorder.domain.webhook import DISABLED_EVENT, EVENT_TYPES, TEST_EVENT
+from payorder.ports.outbox import DisabledEndpoint
 
 Json = Mapping[str, object]
 
@@ -39,6 +40,11 @@ class JsonBodies:
 
     def callback(self, endpoint_id: str, event: Event) -> bytes:
         return render_callback(endpoint_id, event.order, CALLBACK_STATUS[event.type], event.at)
+
+    def disabled(self, event_id: str, endpoint: DisabledEndpoint, at: datetime) -> bytes:
+        return _of_no_order(
+            event_id, DISABLED_EVENT, at, {"endpointId": endpoint.id, "disabledBecause": endpoint.because}
+        )
 
     def _data(self, event: Event) -> Json:
         order = to_order_json(event.order)
@@ -80,8 +86,12 @@ def render_callback(endpoint_id: str, order: Order, status: str, at: datetime) -
 
 def render_test(event_id: str, at: datetime) -> bytes:
     """An event about nothing, to see whether it arrives."""
+    return _of_no_order(event_id, TEST_EVENT, at, {})
+
+
+def _of_no_order(event_id: str, event_type: str, at: datetime, data: Json) -> bytes:
     return orjson.dumps(
-        {"eventId": event_id, "eventType": TEST_EVENT, "timestamp": _to_json_time(at), "sequence": 0, "data": {}}
+        {"eventId": event_id, "eventType": event_type, "timestamp": _to_json_time(at), "sequence": 0, "data": data}
     )
 
 

@@ -145,7 +145,7 @@ class CallSteps:
             if isinstance(refusal, Unauthenticated):
                 self._log.token_refused(cause=refusal.cause, request_id=call.request_id)
             if isinstance(refusal, RateLimited):
-                self._log.payment_limited(counted=refusal.counted, request_id=call.request_id)
+                self._log.call_limited(counted=refusal.counted, request_id=call.request_id)
             if isinstance(refusal, OrderNotFound | WebhookNotFound):
                 await asyncio.sleep(_random.uniform(0, _NOT_FOUND_SECONDS_MAX))
             call.result = reason_name(row_of(refusal))

@@ -53,8 +53,8 @@ class CallLog:
     def token_refused(self, *, cause: str, request_id: str) -> None:
         self._logger.info("token refused", cause=cause, request_id=request_id)
 
-    def payment_limited(self, *, counted: str, request_id: str) -> None:
-        self._logger.warning("payment limited", counted=counted, request_id=request_id)
+    def call_limited(self, *, counted: str, request_id: str) -> None:
+        self._logger.warning("call limited", counted=counted, request_id=request_id)
 
     def declines_unusual(self, *, declined: int, expected: int, answered: int) -> None:
         """Of the attempts of a day: somebody may be trying cards too slowly for any limit."""

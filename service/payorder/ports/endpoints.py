@@ -120,12 +120,18 @@ class Endpoints(Protocol):
 
     async def rotate(self, endpoint_id: str, secret: NewSecret, at: datetime, call: CallRecord) -> Endpoint: ...
 
+    async def find_callback_reply(self, caller: str, key: IdempotencyKey, at: datetime) -> Replay | None:
+        """What this key of theirs was answered before. Raises IdempotencyKeyReused."""
+        ...
+
     async def add_callback(self, callback: NewCallback, call: CallRecord, *, at_most: int) -> Replay | None:
         """Raises OrderNotFound, CurrencyMismatch, AmountMismatch, IdempotencyKeyReused, and WebhookLimitReached when
         the order has `at_most` callbacks already."""
         ...
 
-    async def add_delivery(self, delivery: NewDelivery, call: CallRecord) -> Delivered: ...
+    async def add_test(self, delivery: NewDelivery, call: CallRecord, *, per_minute_max: int) -> Delivered:
+        """Raises RateLimited when the endpoint had so many within a minute."""
+        ...
 
     async def find_deliveries(self, wanted: DeliveryFilter, created_by: str, page: PageRequest) -> FoundDeliveries:
         """Looks at so many that it does not take long, and may find none of those that fit."""

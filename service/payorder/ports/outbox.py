@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from payorder.domain.event import Event
@@ -15,6 +16,10 @@ class EventBodies(Protocol):
 
     def callback(self, endpoint_id: str, event: Event) -> bytes:
         """Only for events that end a callback's wait."""
+        ...
+
+    def disabled(self, event_id: str, endpoint: "DisabledEndpoint", at: datetime) -> bytes:
+        """For who has created the endpoint."""
         ...
 
 
@@ -32,10 +37,10 @@ class FannedOut:
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
-    """How many deliveries are wanted: `at_most` in all, for each endpoint what `busy` says or else `each`.
+    """How many deliveries are wanted: `at_most` in all, of each lane what `busy` says or else `each`.
 
-    `after`: endpoints are served in the order of their ids, beginning behind this one. Nobody else gets what was
-    claimed for `lease_seconds`, by the database's clock.
+    `after`: lanes are served in the order of their names, beginning behind this one. Nobody else gets what was claimed
+    for `lease_seconds`, by the database's clock.
     """
 
     at_most: int
@@ -47,20 +52,20 @@ class Rooms:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What became of one attempt: the `state` that the delivery has now, and when it is due if it is still pending.
+    """What became of one claim: the `state` that the delivery has now, and when it is due if it is still pending.
 
     `was_sent` False: it was not attempted after all, and is given back as if it had not been claimed.
-    `is_gone`: the receiver does not want to hear from us again.
+    `disables`: its endpoint gets nothing more, and why.
     """
 
     delivery_id: str
     endpoint_id: str
-    number: int
+    claim: int
     state: DeliveryState
     retry_seconds: float | None = None
     status_class: int | None = None
     was_sent: bool = True
-    is_gone: bool = False
+    disables: DisabledBecause | None = None
 
     @property
     def is_delivered(self) -> bool:
@@ -87,15 +92,27 @@ class Outbox(Protocol):
         ...
 
     async def claim(self, rooms: Rooms) -> list[Dispatch]:
-        """Deliveries that are due, of endpoints that are enabled; each is counted as attempted from here on.
+        """Deliveries that are due, of endpoints that are enabled.
 
-        None, although something is due, if all of it belongs to endpoints up to `after`.
+        None, although something is due, if all of it is in lanes up to `after`.
         """
         ...
 
-    async def finish(self, ended: Sequence[Ended]) -> list[DisabledEndpoint]:
-        """Write down what became of attempts, and which endpoints are disabled by it, if nobody else has the delivery.
+    async def finish(self, ended: Sequence[Ended], bodies: EventBodies) -> list[DisabledEndpoint]:
+        """Write down what became of claims, and which endpoints are disabled by it, and tell who has created those.
 
-        An endpoint of which every attempt has failed for five days is disabled; so is one that is gone.
+        Every attempt is counted. What becomes of the delivery is decided by who claimed it last, unless it has arrived.
+        An endpoint of which every attempt has failed for five days is disabled.
         """
+        ...
+
+    async def remove_deliveries(self, kept_seconds: float, after: str) -> str | None:
+        """Remove those that are over for longer than that, with callbacks that have none left.
+
+        Looks at a bounded part of all, behind the id `after`; returns the id to go on behind, None at the end.
+        """
+        ...
+
+    async def forget_secrets(self) -> None:
+        """Those of endpoints whose secret was rotated, once they sign nothing any more."""
         ...

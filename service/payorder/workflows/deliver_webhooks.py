@@ -5,22 +5,22 @@ same id and the same bytes.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
+from dataclasses import replace
 from random import Random
 
 from payorder.domain.errors import Busy
 from payorder.domain.retry_schedule import retry_seconds
-from payorder.domain.webhook import DeliveryState, Dispatch
+from payorder.domain.webhook import DeliveryState, DisabledBecause, Dispatch
 from payorder.ports.clock import Clock
-from payorder.ports.outbox import DisabledEndpoint, Ended, Outbox
+from payorder.ports.outbox import DisabledEndpoint, Ended, EventBodies, Outbox
 from payorder.ports.receivers import Answer, Receivers
-from payorder.workflows.lanes import Claimed, Lane, Lanes
+from payorder.workflows.lanes import Claimed, Lanes, Send, Standing
 from payorder.workflows.wakeup import Wakeup
 
 _LEASE_SECONDS = 60.0
 # An attempt takes up to fifteen seconds, and its end has to be written down.
 _SEND_WITHIN_SECONDS = 35.0
-_CLAIMED_AT_ONCE_MIN, _CLAIMED_AT_ONCE_MAX = 16, 2000
 _FINISHED_AT_ONCE = 1000
 # What ends within so much time is written down together.
 _GATHER_SECONDS = 0.01
@@ -30,13 +30,18 @@ _STATUSES = range(100, 600)
 
 
 class DeliverWebhooks:
-    """`on_dead` is told of deliveries that are given up, `on_disabled` of endpoints that get nothing any more."""
+    """`on_dead` is told of deliveries that are given up, `on_disabled` of endpoints that get nothing any more.
+
+    `shut_out` are subjects: what they have asked for is not sent any more.
+    """
 
     def __init__(
         self,
         *,
         outbox: Outbox,
+        bodies: EventBodies,
         receivers: Receivers,
+        shut_out: Container[str],
         sign: Callable[[Dispatch], Mapping[str, str]],
         clock: Clock,
         every_seconds: float,
@@ -46,6 +51,8 @@ class DeliverWebhooks:
         on_fault: Callable[[BaseException], None],
     ) -> None:
         self._outbox = outbox
+        self._bodies = bodies
+        self._shut_out = shut_out
         self._receivers = receivers
         self._sign = sign
         self._clock = clock
@@ -77,8 +84,13 @@ class DeliverWebhooks:
         finishing = asyncio.create_task(self._keep_finishing())
         try:
             while not self._is_stopping:
-                if not await self._claim():
+                began = self._clock.uptime_seconds()
+                may_be_more = await self._claim()
+                took_seconds = self._clock.uptime_seconds() - began
+                if not may_be_more:
                     await self._wakeup.wait(self._every_seconds)
+                # However much there is to look through, the database then rests from it for as long.
+                await asyncio.sleep(min(took_seconds, self._every_seconds))
             self._give_back(self._lanes.give_back_all())
             while self._attempts:
                 await asyncio.wait(self._attempts)
@@ -90,8 +102,8 @@ class DeliverWebhooks:
 
     async def _claim(self) -> bool:
         """Whether there may be more to be claimed at once."""
-        rooms = self._lanes.rooms(at_most=_CLAIMED_AT_ONCE_MAX, after=self._after, lease_seconds=_LEASE_SECONDS)
-        if rooms.at_most < _CLAIMED_AT_ONCE_MIN:
+        rooms = self._lanes.rooms(after=self._after, lease_seconds=_LEASE_SECONDS)
+        if rooms.at_most <= 0:
             return False
         try:
             dispatches = await self._outbox.claim(rooms)
@@ -105,12 +117,12 @@ class DeliverWebhooks:
         is_full, has_skipped = len(dispatches) == rooms.at_most, self._after != ""
         self._lanes.add([Claimed(dispatch, at) for dispatch in dispatches], rooms)
         self._send_what_may()
-        self._after = max(dispatch.endpoint_id for dispatch in dispatches) if is_full else ""
+        self._after = max(dispatch.lane for dispatch in dispatches) if is_full else ""
         return is_full or has_skipped
 
     def _send_what_may(self) -> None:
-        for lane, claimed in self._lanes.start():
-            attempt = asyncio.create_task(self._attempt(lane, claimed))
+        for send in self._lanes.start():
+            attempt = asyncio.create_task(self._attempt(send))
             self._attempts.add(attempt)
             attempt.add_done_callback(self._attempted)
 
@@ -120,17 +132,20 @@ class DeliverWebhooks:
         if fault is not None:
             self._on_fault(fault)
 
-    async def _attempt(self, lane: Lane, claimed: Claimed) -> None:
-        if self._clock.uptime_seconds() - claimed.at > _SEND_WITHIN_SECONDS:
-            self._lanes.done(lane)
-            self._give_back([claimed])
+    async def _attempt(self, send: Send) -> None:
+        lane, dispatch = send.lane, send.claimed.dispatch
+        began = self._clock.uptime_seconds()
+        if began - send.claimed.at > _SEND_WITHIN_SECONDS:
+            self._end(_given_back(dispatch))
+        elif dispatch.caller in self._shut_out:
+            self._end(_refused(dispatch))
         else:
-            ended = self._outcome(claimed.dispatch, await self._answer(claimed.dispatch))
-            self._lanes.done(lane)
-            lane.learn(is_delivered=ended.is_delivered)
+            ended = self._outcome(dispatch, await self._answer(dispatch))
+            lane.learn(is_delivered=ended.is_delivered, seconds=self._clock.uptime_seconds() - began)
             self._end(ended)
-            if lane.is_failing:
+            if lane.standing is Standing.FAILING:
                 self._give_back(self._lanes.give_back(lane))
+        self._lanes.done(send)
         if lane.may_have_more and lane.room:
             self._wakeup.ring()
         self._send_what_may()
@@ -147,33 +162,23 @@ class DeliverWebhooks:
         status_class = _class_of(answer.status)
         is_delivered, is_gone = status_class == 2, answer.status == _GONE  # noqa: PLR2004 - 2xx
         # A callback is not sent again to whoever does not want it: it has no endpoint that could be enabled again.
-        may_repeat = not is_delivered and not (is_gone and not dispatch.sealed_secrets)
+        may_repeat = not is_delivered and not (is_gone and dispatch.is_callback)
         chance = self._random.random()
         retry = retry_seconds(dispatch.number, answer.retry_after_seconds, chance=chance) if may_repeat else None
         state = DeliveryState.PENDING if retry is not None else DeliveryState.DEAD
         return Ended(
             delivery_id=dispatch.delivery_id,
             endpoint_id=dispatch.endpoint_id,
-            number=dispatch.number,
+            claim=dispatch.claim,
             state=DeliveryState.DELIVERED if is_delivered else state,
             retry_seconds=retry,
             status_class=status_class,
-            is_gone=is_gone,
+            disables=DisabledBecause.GONE if is_gone else None,
         )
 
     def _give_back(self, waiting: list[Claimed]) -> None:
         for claimed in waiting:
-            dispatch = claimed.dispatch
-            self._end(
-                Ended(
-                    delivery_id=dispatch.delivery_id,
-                    endpoint_id=dispatch.endpoint_id,
-                    number=dispatch.number,
-                    state=DeliveryState.PENDING,
-                    retry_seconds=0,
-                    was_sent=False,
-                )
-            )
+            self._end(_given_back(claimed.dispatch))
 
     def _end(self, ended: Ended) -> None:
         self._ended.append(ended)
@@ -191,7 +196,7 @@ class DeliverWebhooks:
         if not some:
             return
         try:
-            disabled = await self._outbox.finish(some)
+            disabled = await self._outbox.finish(some, self._bodies)
         except (Busy, TimeoutError):
             # Later than the lease, somebody else will have sent it again, and this is not written down any more.
             self._ended = some + self._ended
@@ -207,6 +212,25 @@ class DeliverWebhooks:
                 self._on_dead(ended)
         if self._ended:
             self._has_ended.ring()
+
+
+def _given_back(dispatch: Dispatch, disables: DisabledBecause | None = None) -> Ended:
+    return Ended(
+        delivery_id=dispatch.delivery_id,
+        endpoint_id=dispatch.endpoint_id,
+        claim=dispatch.claim,
+        state=DeliveryState.PENDING,
+        retry_seconds=0,
+        was_sent=False,
+        disables=disables,
+    )
+
+
+def _refused(dispatch: Dispatch) -> Ended:
+    """What an endpoint would have got waits for it to be enabled again; a callback has none that could be."""
+    if not dispatch.is_callback:
+        return _given_back(dispatch, DisabledBecause.SUBJECT)
+    return replace(_given_back(dispatch), state=DeliveryState.DEAD, retry_seconds=None)
 
 
 def _class_of(status: int | None) -> int | None:

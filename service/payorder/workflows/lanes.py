@@ -1,24 +1,45 @@
-"""Whose delivery is attempted next: every endpoint has a lane of its own, and nobody waits behind a slow one.
+"""Whose delivery is attempted next: every lane has its turn, and nobody waits behind a slow one.
 
-A lane is as wide as its endpoint has earned: it begins narrow, widens with each delivery and is halved by each failure.
-So an endpoint that hangs holds few of the attempts that are made at once, and one that answers gets what it can take.
+A lane is an endpoint, or all callbacks of a caller. It is as wide as its receiver has earned: it begins narrow, widens
+with each delivery that is prompt and is halved by each failure. What receivers that fail, or of which nothing is known
+yet, can take of all attempts that are made at once is bounded, and so is what one caller can.
 """
 
-from collections import deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 from payorder.domain.webhook import Dispatch
 from payorder.ports.outbox import Rooms
 
 _WIDTH_FIRST = 4
 _WIDTH_MAX = 32
-# An endpoint that answers has some times its width claimed beforehand, so that it need not wait for the database: more
-# of it as long as a claim lasts less than a second, less if it lasts longer than five, because leases end.
+# Who answers later than this may do so, but four at a time.
+_PROMPT_SECONDS = 2.0
+# A lane that is prompt has some times its width claimed beforehand, so that it need not wait for the database: more of
+# it as long as a claim lasts less than a second, less if it lasts longer than five, because leases end.
 _AHEAD_FIRST, _AHEAD_MAX = 8, 64
 _TOO_SOON_SECONDS, _TOO_LATE_SECONDS = 1.0, 5.0
 _HELD_MAX_OF_SENDS = 8
-_IDLE_LANES_MAX = 2048
+_LANES_MAX = 2048
+
+
+class Standing(IntEnum):
+    """What is known of a receiver, the worst first."""
+
+    FAILING = 0
+    DOUBTFUL = 1
+    PROMPT = 2
+
+
+# What lanes of a standing, and of worse ones, may have together of all that is sent at once, and of all that is claimed
+# beforehand. A claim brings up to a quarter of the latter, so that a quarter of it is always left for the prompt.
+_OF_SENT = {Standing.FAILING: 1 / 2, Standing.DOUBTFUL: 3 / 4, Standing.PROMPT: 1}
+_OF_HELD = {Standing.FAILING: 1 / 4, Standing.DOUBTFUL: 1 / 2, Standing.PROMPT: 1}
+_CLAIMED_OF_HELD = 1 / 4
+# What one caller's lanes may have of all that is sent at once, divided in the same way.
+_OF_CALLER = 1 / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,31 +50,36 @@ class Claimed:
     at: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Lane:
-    """Of one endpoint. `is_proven`: its latest attempt was delivered. `may_have_more`: the latest claim left some.
+    """`may_have_more`: the latest claim left some. `place`: the queue in which it waits for its turn, if it does.
 
     `ahead`: how many times its width is claimed for it; `filled_at`: when that was last done, in seconds of uptime.
     """
 
+    caller: str
+    standing: Standing = Standing.DOUBTFUL
     width: int = _WIDTH_FIRST
     ahead: int = _AHEAD_FIRST
     filled_at: float | None = None
     sending: int = 0
     waiting: deque[Claimed] = field(default_factory=deque)
-    is_proven: bool = False
     may_have_more: bool = False
+    place: "deque[Lane] | None" = None
 
     @property
-    def is_failing(self) -> bool:
-        return self.width == 1
+    def held(self) -> int:
+        return self.sending + len(self.waiting)
+
+    @property
+    def may_send(self) -> bool:
+        return bool(self.waiting) and self.sending < self.width
 
     @property
     def room(self) -> int:
         """How many deliveries it wants to have claimed; none as long as it has half of that."""
-        wanted = self.width * self.ahead if self.is_proven else self.width
-        held = self.sending + len(self.waiting)
-        return wanted - held if held * 2 <= wanted else 0
+        wanted = self.width * self.ahead if self.standing is Standing.PROMPT else self.width
+        return wanted - self.held if self.held * 2 <= wanted else 0
 
     def filled(self, at: float) -> None:
         """It was claimed as much as was wanted."""
@@ -64,27 +90,70 @@ class Lane:
             self.ahead = max(self.ahead // 2, 1)
         self.filled_at = at
 
-    def learn(self, *, is_delivered: bool) -> None:
-        self.width = min(self.width + 1, _WIDTH_MAX) if is_delivered else max(self.width // 2, 1)
-        self.is_proven = is_delivered
+    def learn(self, *, is_delivered: bool, seconds: float) -> None:
+        """What an attempt has shown, which took so long."""
+        if not is_delivered:
+            self.width = max(self.width // 2, 1)
+            self.standing = Standing.FAILING if self.width == 1 else Standing.DOUBTFUL
+        elif seconds <= _PROMPT_SECONDS:
+            self.width = min(self.width + 1, _WIDTH_MAX)
+            self.standing = Standing.PROMPT
+        else:
+            self.width = min(self.width + 1, _WIDTH_FIRST)
+            self.standing = Standing.DOUBTFUL
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """An attempt that is being made; it counts as what its lane was when it began."""
+
+    lane: Lane
+    claimed: Claimed
+    standing: Standing
+
+
+class _Share:
+    """Of what is sent at once."""
+
+    def __init__(self, sends_max: float) -> None:
+        self._most = {standing: max(1, int(sends_max * part)) for standing, part in _OF_SENT.items()}
+        self.sending: Counter[Standing] = Counter()
+
+    def has_room(self, standing: Standing) -> bool:
+        return all(
+            sum(self.sending[each] for each in Standing if each <= upper) < self._most[upper]
+            for upper in Standing
+            if upper >= standing
+        )
 
 
 class Lanes:
-    """`sends_max` attempts at once. Of these, lanes that fail get what is below a half, and new ones three quarters."""
+    """`sends_max` attempts at once."""
 
     def __init__(self, *, sends_max: int) -> None:
-        self._sends_max = sends_max
         self._held_max = sends_max * _HELD_MAX_OF_SENDS
-        self._held = 0
-        self._sending = 0
-        self._lanes: dict[str, Lane] = {}
-        self._with_waiting: deque[Lane] = deque()
+        self._all = _Share(sends_max)
+        self._of_caller_max = sends_max * _OF_CALLER
+        self._of_callers: dict[str, _Share] = {}
+        self._lanes: OrderedDict[str, Lane] = OrderedDict()
+        self._turns: deque[Lane] = deque()
+        # Those whose turn it was when there was no room: for their standing, or for their caller's lanes of it.
+        self._kept_back: dict[tuple[str | None, Standing], deque[Lane]] = {}
 
-    def rooms(self, *, at_most: int, after: str, lease_seconds: float) -> Rooms:
+    def rooms(self, *, after: str, lease_seconds: float) -> Rooms:
+        held: Counter[Standing] = Counter()
+        for lane in self._lanes.values():
+            held[lane.standing] += lane.held
+        has_room, below = dict[Standing, bool](), 0
+        for standing in Standing:
+            below += held[standing]
+            has_room[standing] = below < self._held_max * _OF_HELD[standing]
+        # What is unknown is in doubt.
+        may = {standing: all(has_room[upper] for upper in Standing if upper >= standing) for standing in Standing}
         return Rooms(
-            at_most=min(at_most, self._held_max - self._held),
-            each=_WIDTH_FIRST,
-            busy={endpoint_id: lane.room for endpoint_id, lane in self._lanes.items()},
+            at_most=min(int(self._held_max * _CLAIMED_OF_HELD), self._held_max - below),
+            each=_WIDTH_FIRST if may[Standing.DOUBTFUL] else 0,
+            busy={name: lane.room if may[lane.standing] else 0 for name, lane in self._lanes.items()},
             after=after,
             lease_seconds=lease_seconds,
         )
@@ -92,61 +161,109 @@ class Lanes:
     def add(self, claimed: list[Claimed], rooms: Rooms) -> None:
         """What was claimed for `rooms`."""
         is_full = len(claimed) == rooms.at_most
-        got: dict[str, int] = {}
+        got: Counter[str] = Counter()
         for each in claimed:
-            endpoint_id = each.dispatch.endpoint_id
-            lane = self._lanes.get(endpoint_id) or self._new_lane(each.dispatch)
-            if not lane.waiting:
-                self._with_waiting.append(lane)
-            lane.waiting.append(each)
-            got[endpoint_id] = got.get(endpoint_id, 0) + 1
-        self._held += len(claimed)
-        for endpoint_id, count in got.items():
-            lane = self._lanes[endpoint_id]
-            lane.may_have_more = is_full or count >= rooms.busy.get(endpoint_id, rooms.each)
+            self._lane_of(each.dispatch).waiting.append(each)
+            got[each.dispatch.lane] += 1
+        for name, count in got.items():
+            lane = self._lanes[name]
+            lane.may_have_more = is_full or count >= rooms.busy.get(name, rooms.each)
             if lane.may_have_more:
                 lane.filled(claimed[0].at)
+            self._queue(lane)
 
-    def _new_lane(self, dispatch: Dispatch) -> Lane:
-        lane = self._lanes[dispatch.endpoint_id] = Lane(1 if dispatch.is_failing else _WIDTH_FIRST)
+    def _lane_of(self, dispatch: Dispatch) -> Lane:
+        lane = self._lanes.get(dispatch.lane)
+        if lane is None:
+            lane = self._lanes[dispatch.lane] = Lane(dispatch.caller)
+            if dispatch.is_failing:
+                lane.width, lane.standing = 1, Standing.FAILING
+        self._lanes.move_to_end(dispatch.lane)
         return lane
 
-    def start(self) -> Iterator[tuple[Lane, Claimed]]:
+    def start(self) -> Iterator[Send]:
         """What may be sent now, in turn; each is being sent from here on, until it is `done`."""
-        has_started = True
-        while has_started:
-            has_started = False
-            for _ in range(len(self._with_waiting)):
-                lane = self._with_waiting.popleft()
-                if lane.waiting and lane.sending < lane.width and self._sending < self._limit(lane):
-                    lane.sending += 1
-                    self._sending += 1
-                    has_started = True
-                    yield lane, lane.waiting.popleft()
-                if lane.waiting:
-                    self._with_waiting.append(lane)
+        while self._turns:
+            lane = self._turns.popleft()
+            lane.place = None
+            if lane.may_send and not self._keep_back(lane):
+                yield self._begin(lane)
+                self._queue(lane)
 
-    def done(self, lane: Lane) -> None:
+    def _keep_back(self, lane: Lane) -> bool:
+        for whose, share in ((None, self._all), (lane.caller, self._of_caller(lane))):
+            if not share.has_room(lane.standing):
+                self._put(lane, self._kept_back.setdefault((whose, lane.standing), deque()))
+                return True
+        return False
+
+    def _begin(self, lane: Lane) -> Send:
+        lane.sending += 1
+        self._all.sending[lane.standing] += 1
+        self._of_caller(lane).sending[lane.standing] += 1
+        return Send(lane, lane.waiting.popleft(), lane.standing)
+
+    def done(self, send: Send) -> None:
+        lane, share = send.lane, self._of_caller(send.lane)
         lane.sending -= 1
-        self._sending -= 1
-        self._held -= 1
+        for each in (self._all, share):
+            each.sending[send.standing] -= 1
+        if not share.sending.total():
+            del self._of_callers[lane.caller]
+        self._let_in(lane.caller, share)
+        # It may be of another standing now, and have room.
+        if lane.place is not None and lane.place is not self._turns:
+            lane.place.remove(lane)
+            lane.place = None
+        self._queue(lane)
+
+    def _let_in(self, caller: str, share: _Share) -> None:
+        """One of each standing for which there is room now."""
+        for whose, room in ((None, self._all), (caller, share)):
+            for standing in Standing:
+                kept_back = self._kept_back.get((whose, standing))
+                if kept_back is not None and room.has_room(standing):
+                    self._let_in_one(kept_back)
+                    if not kept_back:
+                        del self._kept_back[whose, standing]
+
+    def _let_in_one(self, kept_back: "deque[Lane]") -> None:
+        """What it had to send may have been given back."""
+        while kept_back:
+            lane = kept_back.popleft()
+            lane.place = None
+            if lane.may_send:
+                self._queue(lane)
+                return
+
+    def _queue(self, lane: Lane) -> None:
+        if lane.place is None and lane.may_send:
+            self._put(lane, self._turns)
+
+    def _put(self, lane: Lane, queue: deque[Lane]) -> None:
+        lane.place = queue
+        queue.append(lane)
+
+    def _of_caller(self, lane: Lane) -> _Share:
+        share = self._of_callers.get(lane.caller)
+        if share is None:
+            share = self._of_callers[lane.caller] = _Share(self._of_caller_max)
+        return share
 
     def give_back(self, lane: Lane) -> list[Claimed]:
         """All that waits in the lane."""
         waiting = list(lane.waiting)
         lane.waiting.clear()
-        self._held -= len(waiting)
         return waiting
 
     def give_back_all(self) -> list[Claimed]:
         return [each for lane in self._lanes.values() for each in self.give_back(lane)]
 
     def forget_idle(self) -> None:
-        """What was learned of endpoints that have nothing to do, when it is too much."""
-        if len(self._lanes) > _IDLE_LANES_MAX:
-            self._lanes = {id_: lane for id_, lane in self._lanes.items() if lane.sending or lane.waiting}
-
-    def _limit(self, lane: Lane) -> float:
-        if lane.is_failing:
-            return self._sends_max / 2
-        return self._sends_max if lane.is_proven else self._sends_max * 3 / 4
+        """What was learned of those that have nothing to do, when it is too much: of the prompt last."""
+        if len(self._lanes) <= _LANES_MAX:
+            return
+        idle = [name for name, lane in self._lanes.items() if not lane.held]
+        idle.sort(key=lambda name: self._lanes[name].standing is Standing.PROMPT)
+        for name in idle[: len(self._lanes) - _LANES_MAX // 2]:
+            del self._lanes[name]

@@ -19,6 +19,8 @@ from payorder.ports.endpoints import Delivered, Endpoints, NewDelivery, NewSecre
 from payorder.ports.receivers import Receivers, UrlRefused
 from payorder.ports.secret_box import SecretBox
 
+_TESTS_PER_MINUTE_MAX = 20
+
 
 @dataclass(frozen=True, slots=True)
 class CreateEndpointCommand:
@@ -93,6 +95,7 @@ class ManageWebhooks:
         return await self._endpoints.rotate(endpoint_id, sealed, self._clock.now(), call), secret
 
     async def send_test(self, endpoint_id: str, origin: Origin) -> Delivered:
+        """Raises RateLimited."""
         event_id, now = self._new_id(), self._clock.now()
         delivery = NewDelivery(
             id=self._new_id(),
@@ -102,7 +105,8 @@ class ManageWebhooks:
             body=self._render_test(event_id, now),
             at=now,
         )
-        return await self._endpoints.add_delivery(delivery, done("SendTestEvent", origin, endpoint_id))
+        call = done("SendTestEvent", origin, endpoint_id)
+        return await self._endpoints.add_test(delivery, call, per_minute_max=_TESTS_PER_MINUTE_MAX)
 
     async def replay(self, endpoint_id: str, delivery_id: str, origin: Origin) -> Delivered:
         call = done("ReplayDelivery", origin, endpoint_id, deliveryId=delivery_id)

@@ -63,6 +63,10 @@ class RequestCallback:
         Raises InvalidFields for a URL that is refused, OrderNotFound, CurrencyMismatch, AmountMismatch,
         WebhookLimitReached, IdempotencyKeyReused.
         """
+        caller, now = command.origin.actor, self._clock.now()
+        # First, because what was answered is answered again, also when by now nothing may be sent to that URL.
+        if command.key and (replay := await self._endpoints.find_callback_reply(caller, command.key, now)):
+            return replay
         await refuse_unless_vetted(self._receivers, "callbackUrl", command.url)
         endpoint = self._endpoint(command)
         callback = NewCallback(

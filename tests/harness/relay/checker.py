@@ -3,7 +3,7 @@
 skipped    an event has no delivery to an endpoint that should hear of it
 lost       a delivery counts as delivered, and its receiver has never said yes to it
 stuck      a delivery is neither delivered nor given up
-forgotten  a delivery was given up without the history of its attempts
+forgotten  a delivery has ended without the history of all of its attempts
 unsigned   a request does not verify with the endpoint's secret
 differing  two requests for one event are not the same bytes, or not of one id
 invented   a request is for no delivery
@@ -18,6 +18,7 @@ from harness.checker import Finding
 from harness.evidence import Row, read_lines, read_table
 
 _PUBLIC_TYPES = {"order": "order.statusChanged"}
+_ATTEMPTS_MAX = 10
 
 
 async def check(database_url: str, ledger: Path, endpoints: Mapping[str, str]) -> list[Finding]:
@@ -64,8 +65,10 @@ def _ends(
             yield "lost", f"{row['id']} of {row['event_id']}"
         if state == "delivered" and True not in attempts.values():
             yield "forgotten", f"{row['id']} was delivered by no attempt"
-        if state == "dead" and attempts.get(row["attempts"]) is not False:
-            yield "forgotten", f"{row['id']} was given up after {row['attempts']} attempts and has {sorted(attempts)}"
+        if sorted(attempts) != list(range(1, row["attempts"] + 1)):
+            yield "forgotten", f"{row['id']} had {row['attempts']} attempts and has {sorted(attempts)}"
+        if state == "dead" and len(attempts) < _ATTEMPTS_MAX:
+            yield "forgotten", f"{row['id']} was given up after {len(attempts)} attempts"
 
 
 def _requests(

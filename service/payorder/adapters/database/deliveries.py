@@ -1,5 +1,9 @@
 # ruff: noqa: S608 - the statements are put together from this file alone
-"""Statements on deliveries: claimed for a while, attempted by whoever claimed them, and then finished."""
+"""Statements on deliveries: claimed for a while, attempted by whoever claimed them, and then finished.
+
+One that may be sent waits in a lane. A claim takes it out, until it is finished or its lease has ended; what is to be
+attempted again, or was claimed by somebody who died, comes back into its lane when its time has come.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,84 +11,105 @@ from typing import Any
 from sqlalchemy import bindparam, case, literal_column, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from payorder.adapters.database import endpoint_news
 from payorder.adapters.database.clock import now_milliseconds
+from payorder.adapters.database.delivery_lanes import LANE_OF_DELIVERY
 from payorder.adapters.database.lists import is_one_of
-from payorder.adapters.database.tables import DELIVERY_IS_PENDING, webhook_deliveries, webhook_endpoints
+from payorder.adapters.database.tables import (
+    DELIVERY_IS_AWAY,
+    DELIVERY_WAITS,
+    webhook_deliveries,
+    webhook_endpoints,
+)
 from payorder.domain.webhook import DisabledBecause, Dispatch
-from payorder.ports.outbox import DisabledEndpoint, Ended, Rooms
+from payorder.ports.outbox import DisabledEndpoint, Ended, EventBodies, Rooms
 
 _FAILING_MILLISECONDS_MAX = 5 * 24 * 3600 * 1000
+# How many come back into their lanes with a claim.
+_COME_BACK_MAX = 2000
 
-# The endpoints for which something waits, one after the other by the index: it costs as much as there are of them, not
-# as much as waits. A callback is done once its one delivery was written, and that goes out nevertheless.
-_waiting = f"""
-WITH RECURSIVE waiting (endpoint_id) AS (
+_BACK = (
+    select(webhook_deliveries.c.id)
+    .where(
+        literal_column(DELIVERY_IS_AWAY),
+        webhook_deliveries.c.next_attempt_at <= select(now_milliseconds()).scalar_subquery(),
+    )
+    .order_by(webhook_deliveries.c.next_attempt_at)
+    .limit(_COME_BACK_MAX)
+    .with_for_update(skip_locked=True)
+    .cte("back")
+)
+_COME_BACK = (
+    update(webhook_deliveries).where(webhook_deliveries.c.id.in_(select(_BACK.c.id))).values(lane=LANE_OF_DELIVERY)
+)
+
+# The lanes in which something waits, one after the other by the index: it costs as much as there are of them, not as
+# much as waits. What waits for an endpoint that is disabled stays; the lane of callbacks is no endpoint's.
+_lanes = f"""
+WITH RECURSIVE lanes (lane) AS (
     SELECT * FROM (
-        SELECT endpoint_id FROM webhook_deliveries
-        WHERE {DELIVERY_IS_PENDING} AND endpoint_id > %(after)s
-        ORDER BY endpoint_id LIMIT 1
+        SELECT lane FROM webhook_deliveries WHERE {DELIVERY_WAITS} AND lane > %(after)s ORDER BY lane LIMIT 1
     ) AS first
     UNION ALL
     SELECT (
-        SELECT following.endpoint_id FROM webhook_deliveries AS following
-        WHERE {DELIVERY_IS_PENDING} AND following.endpoint_id > waiting.endpoint_id
-        ORDER BY following.endpoint_id LIMIT 1
+        SELECT following.lane FROM webhook_deliveries AS following
+        WHERE {DELIVERY_WAITS} AND following.lane > lanes.lane
+        ORDER BY following.lane LIMIT 1
     )
-    FROM waiting WHERE waiting.endpoint_id IS NOT NULL
+    FROM lanes WHERE lanes.lane IS NOT NULL
 )
 """
-_is_served = "(endpoint.state = 'enabled' OR endpoint.disabled_because = 'done')"
+_is_served = (
+    "coalesce((SELECT state = 'enabled' FROM webhook_endpoints AS endpoint WHERE endpoint.id = %(lane)s), true)"
+)
+_lane_as_id = 'lanes.lane COLLATE "default"'
 _now = "(SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT))"
 
-# 1 behind which endpoint, 2 and 3 how many are wanted of some, 4 how many of any other, 5 how many in all, 6 the lease.
+# 1 behind which lane, 2 and 3 how many are wanted of some, 4 how many of any other, 5 how many in all, 6 the lease.
 _CLAIM = f"""
-{_waiting % {"after": "$1"}}, due AS MATERIALIZED (
-    SELECT chosen.id FROM waiting
-    LEFT JOIN unnest($2::text[], $3::bigint[]) AS busy (endpoint_id, room) ON busy.endpoint_id = waiting.endpoint_id
+{_lanes % {"after": "$1"}}, due AS MATERIALIZED (
+    SELECT chosen.id, lanes.lane FROM lanes
+    LEFT JOIN unnest($2::text[], $3::bigint[]) AS busy (lane, room) ON busy.lane = lanes.lane
     CROSS JOIN LATERAL (
         SELECT id FROM webhook_deliveries
-        WHERE {DELIVERY_IS_PENDING} AND endpoint_id = waiting.endpoint_id AND next_attempt_at <= {_now}
+        WHERE {DELIVERY_WAITS} AND lane = lanes.lane
         ORDER BY next_attempt_at LIMIT coalesce(busy.room, $4)
         FOR UPDATE SKIP LOCKED
     ) AS chosen
-    WHERE (SELECT {_is_served} FROM webhook_endpoints AS endpoint WHERE endpoint.id = waiting.endpoint_id)
+    WHERE lanes.lane IS NOT NULL AND {_is_served % {"lane": _lane_as_id}}
     LIMIT $5
 )
-UPDATE webhook_deliveries SET attempts = attempts + 1, next_attempt_at = {_now} + $6
+UPDATE webhook_deliveries SET lane = NULL, claims = claims + 1, next_attempt_at = {_now} + $6
 FROM due WHERE webhook_deliveries.id = due.id
-RETURNING webhook_deliveries.id, endpoint_id, attempts, event_id, body
+RETURNING webhook_deliveries.id, endpoint_id, due.lane AS from_lane, claims, attempts, event_id, body
 """
 
-# The same on SQLite, where nobody else writes meanwhile: first who, then for each of them what.
-_WITH_DUE = text(
+# The same on SQLite, where nobody else writes meanwhile: first which lanes, then of each of them what.
+_WAITING_ON_SQLITE = text(
     f"""
-    {_waiting % {"after": ":after"}}
-    SELECT endpoint.id FROM waiting
-    JOIN webhook_endpoints AS endpoint ON endpoint.id = waiting.endpoint_id AND {_is_served}
-    WHERE EXISTS (
-        SELECT 1 FROM webhook_deliveries
-        WHERE {DELIVERY_IS_PENDING} AND endpoint_id = waiting.endpoint_id
-            AND next_attempt_at <= CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)
-    )
+    {_lanes % {"after": ":after"}}
+    SELECT lane FROM lanes WHERE lane IS NOT NULL AND {_is_served % {"lane": "lanes.lane"}}
     """
 )
-_DUE = (
+_IN_LANE = (
     select(webhook_deliveries.c.id)
-    .where(
-        literal_column(DELIVERY_IS_PENDING),
-        webhook_deliveries.c.endpoint_id == bindparam("of_endpoint"),
-        webhook_deliveries.c.next_attempt_at <= select(now_milliseconds()).scalar_subquery(),
-    )
+    .where(literal_column(DELIVERY_WAITS), webhook_deliveries.c.lane == bindparam("of_lane"))
     .order_by(webhook_deliveries.c.next_attempt_at)
     .limit(bindparam("at_most"))
 )
 _CLAIM_OF_ONE = (
     update(webhook_deliveries)
-    .where(webhook_deliveries.c.id.in_(_DUE.scalar_subquery()))
-    .values(attempts=webhook_deliveries.c.attempts + 1, next_attempt_at=now_milliseconds() + bindparam("lease"))
+    .where(webhook_deliveries.c.id.in_(_IN_LANE.scalar_subquery()))
+    .values(
+        lane=None,
+        claims=webhook_deliveries.c.claims + 1,
+        next_attempt_at=now_milliseconds() + bindparam("lease"),
+    )
     .returning(
         webhook_deliveries.c.id,
         webhook_deliveries.c.endpoint_id,
+        bindparam("of_lane").label("from_lane"),
+        webhook_deliveries.c.claims,
         webhook_deliveries.c.attempts,
         webhook_deliveries.c.event_id,
         webhook_deliveries.c.body,
@@ -92,6 +117,7 @@ _CLAIM_OF_ONE = (
 )
 _ENDPOINTS = select(
     webhook_endpoints.c.id,
+    webhook_endpoints.c.created_by,
     webhook_endpoints.c.url,
     webhook_endpoints.c.failing_since,
     webhook_endpoints.c.secret,
@@ -100,40 +126,56 @@ _ENDPOINTS = select(
     ),
 ).where(is_one_of(webhook_endpoints.c.id, "endpoint_ids"))
 
-# 1 to 3 delivery, attempt, whether it was sent; 4 and 5 its new state and in how many milliseconds it is due again;
-# 6 class of the answer, 7 whether that was delivered.
-_RECORD = f"""
-INSERT INTO webhook_attempts (delivery_id, number, at, status_class, delivered)
-SELECT delivery.id, ended.number, {_now}, ended.status_class, ended.new_state = 'delivered'
-FROM unnest($1::text[], $2::bigint[], $3::text[], $4::smallint[]) AS ended (id, number, new_state, status_class)
-JOIN webhook_deliveries AS delivery ON delivery.id = ended.id
--- Whoever deletes the endpoint takes its deliveries along; those are not told of.
-FOR KEY SHARE OF delivery
-ON CONFLICT DO NOTHING
-"""
+# Whose word counts: that of who claimed it last, unless it is over. That it has arrived counts whoever says it.
+_counts = "delivery.state = 'pending' AND (delivery.claims = ended.claim OR ended.new_state = 'delivered')"
+# 1 and 2 delivery and claim; 3 and 4 its new state and in how many milliseconds it is due again; 5 whether it was sent;
+# 6 class of the answer. An attempt counts once, also when this is repeated, and also when somebody else was quicker.
 _FINISH = f"""
-UPDATE webhook_deliveries AS delivery
-SET state = ended.new_state, attempts = delivery.attempts - CAST(ended.given_back AS int),
-    next_attempt_at = CASE WHEN ended.new_state = 'pending' THEN {_now} + ended.retry END
-FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::bool[])
-    AS ended (id, number, new_state, retry, given_back)
-WHERE delivery.id = ended.id AND delivery.attempts = ended.number AND delivery.state = 'pending'
+WITH ended AS MATERIALIZED (
+    SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::bool[], $6::smallint[])
+        AS ended (id, claim, new_state, retry, was_sent, status_class)
+), finished AS (
+    UPDATE webhook_deliveries AS delivery
+    SET attempts = delivery.attempts + CAST(ended.was_sent AS int),
+        state = CASE WHEN {_counts} THEN ended.new_state ELSE delivery.state END,
+        lane = CASE WHEN NOT ({_counts}) THEN delivery.lane END,
+        next_attempt_at = CASE
+            WHEN NOT ({_counts}) THEN delivery.next_attempt_at
+            WHEN ended.new_state = 'pending' THEN {_now} + ended.retry
+        END
+    FROM ended
+    WHERE delivery.id = ended.id AND NOT EXISTS (
+        SELECT FROM webhook_attempts AS attempt
+        WHERE attempt.delivery_id = delivery.id AND attempt.claim = ended.claim
+    )
+    RETURNING delivery.id, delivery.attempts, ended.claim, ended.new_state, ended.was_sent, ended.status_class
+)
+INSERT INTO webhook_attempts (delivery_id, number, claim, at, status_class, delivered)
+SELECT id, attempts, claim, {_now}, status_class, new_state = 'delivered' FROM finished WHERE was_sent
 """
 
 # The same on SQLite, one after the other.
-_RECORD_ONE = text(
-    """
-    INSERT INTO webhook_attempts (delivery_id, number, at, status_class, delivered)
-    SELECT id, :number, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), :status_class, :delivered
-    FROM webhook_deliveries WHERE id = :id
-    ON CONFLICT DO NOTHING
+_counts_on_sqlite = "state = 'pending' AND (claims = :claim OR :new_state = 'delivered')"
+_FINISH_ONE = text(
+    f"""
+    UPDATE webhook_deliveries
+    SET attempts = attempts + :was_sent,
+        state = CASE WHEN {_counts_on_sqlite} THEN :new_state ELSE state END,
+        lane = CASE WHEN NOT ({_counts_on_sqlite}) THEN lane END,
+        next_attempt_at = CASE
+            WHEN NOT ({_counts_on_sqlite}) THEN next_attempt_at
+            WHEN :new_state = 'pending' THEN CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) + :retry
+        END
+    WHERE id = :id AND NOT EXISTS (SELECT 1 FROM webhook_attempts WHERE delivery_id = :id AND claim = :claim)
     """
 )
-_FINISH_ONE = text(
+_RECORD_ONE = text(
     """
-    UPDATE webhook_deliveries SET state = :new_state, attempts = attempts - :given_back,
-        next_attempt_at = CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) + :retry
-    WHERE id = :id AND attempts = :number AND state = 'pending'
+    INSERT INTO webhook_attempts (delivery_id, number, claim, at, status_class, delivered)
+    SELECT id, attempts, :claim, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER), :status_class,
+        :new_state = 'delivered'
+    FROM webhook_deliveries WHERE id = :id
+    ON CONFLICT DO NOTHING
     """
 )
 
@@ -161,15 +203,16 @@ _DISABLE_FAILING = (
     .values(state="disabled", disabled_because=DisabledBecause.FAILING, updated_at=now_milliseconds())
     .returning(webhook_endpoints.c.id)
 )
-_DISABLE_GONE = (
+_DISABLE = (
     update(webhook_endpoints)
     .where(is_one_of(webhook_endpoints.c.id, "endpoint_ids"), webhook_endpoints.c.state == "enabled")
-    .values(state="disabled", disabled_because=DisabledBecause.GONE, updated_at=now_milliseconds())
+    .values(state="disabled", disabled_because=bindparam("because"), updated_at=now_milliseconds())
     .returning(webhook_endpoints.c.id)
 )
 
 
 async def claim(connection: AsyncConnection, rooms: Rooms) -> list[Dispatch]:
+    await connection.execute(_COME_BACK)
     is_postgresql = connection.dialect.name == "postgresql"
     claimed = await (_claim(connection, rooms) if is_postgresql else _claim_on_sqlite(connection, rooms))
     if not claimed:
@@ -180,10 +223,13 @@ async def claim(connection: AsyncConnection, rooms: Rooms) -> list[Dispatch]:
     return [_to_dispatch(row, endpoints[row.endpoint_id]) for row in claimed if row.endpoint_id in endpoints]
 
 
-async def finish(connection: AsyncConnection, ended: Sequence[Ended]) -> list[DisabledEndpoint]:
+async def finish(connection: AsyncConnection, ended: Sequence[Ended], bodies: EventBodies) -> list[DisabledEndpoint]:
     is_postgresql = connection.dialect.name == "postgresql"
     await (_finish(connection, ended) if is_postgresql else _finish_on_sqlite(connection, ended))
-    return await _judge_endpoints(connection, [each for each in ended if each.was_sent])
+    disabled = await _judge_endpoints(connection, ended)
+    for endpoint in disabled:
+        await endpoint_news.tell_disabled(connection, endpoint, bodies)
+    return disabled
 
 
 async def _claim(connection: AsyncConnection, rooms: Rooms) -> Sequence[Any]:
@@ -195,62 +241,49 @@ async def _claim(connection: AsyncConnection, rooms: Rooms) -> Sequence[Any]:
 async def _claim_on_sqlite(connection: AsyncConnection, rooms: Rooms) -> Sequence[Any]:
     claimed: list[Any] = []
     lease = round(rooms.lease_seconds * 1000)
-    for endpoint_id in (await connection.execute(_WITH_DUE, {"after": rooms.after})).scalars().all():
-        wanted = min(rooms.busy.get(endpoint_id, rooms.each), rooms.at_most - len(claimed))
+    for lane in (await connection.execute(_WAITING_ON_SQLITE, {"after": rooms.after})).scalars().all():
+        wanted = min(rooms.busy.get(lane, rooms.each), rooms.at_most - len(claimed))
         if wanted > 0:
-            some = {"of_endpoint": endpoint_id, "at_most": wanted, "lease": lease}
-            claimed += await connection.execute(_CLAIM_OF_ONE, some)
+            claimed += await connection.execute(_CLAIM_OF_ONE, {"of_lane": lane, "at_most": wanted, "lease": lease})
     return claimed
 
 
 async def _finish(connection: AsyncConnection, ended: Sequence[Ended]) -> None:
-    ids, numbers, states = ([getattr(each, name) for each in ended] for name in ("delivery_id", "number", "state"))
+    names = ("delivery_id", "claim", "state")
+    ids, claims, states = ([getattr(each, name) for each in ended] for name in names)
     retries = [_retry_milliseconds(each) for each in ended]
-    await connection.exec_driver_sql(_FINISH, (ids, numbers, states, retries, [not each.was_sent for each in ended]))
-    sent = [each for each in ended if each.was_sent]
-    ids, numbers, states, classes = (
-        [getattr(each, name) for each in sent] for name in ("delivery_id", "number", "state", "status_class")
-    )
-    await connection.exec_driver_sql(_RECORD, (ids, numbers, states, classes))
+    sent, classes = ([getattr(each, name) for each in ended] for name in ("was_sent", "status_class"))
+    await connection.exec_driver_sql(_FINISH, (ids, claims, states, retries, sent, classes))
 
 
 async def _finish_on_sqlite(connection: AsyncConnection, ended: Sequence[Ended]) -> None:
     rows = [
         {
             "id": each.delivery_id,
-            "number": each.number,
+            "claim": each.claim,
             "new_state": each.state,
             "retry": _retry_milliseconds(each),
-            "given_back": int(not each.was_sent),
+            "was_sent": int(each.was_sent),
+            "status_class": each.status_class,
         }
         for each in ended
     ]
     await connection.execute(_FINISH_ONE, rows)
-    attempts = [
-        {
-            "id": each.delivery_id,
-            "number": each.number,
-            "status_class": each.status_class,
-            "delivered": each.is_delivered,
-        }
-        for each in ended
-        if each.was_sent
-    ]
-    if attempts:
-        await connection.execute(_RECORD_ONE, attempts)
+    if sent := [row for row in rows if row["was_sent"]]:
+        await connection.execute(_RECORD_ONE, sent)
 
 
 async def _judge_endpoints(connection: AsyncConnection, ended: Sequence[Ended]) -> list[DisabledEndpoint]:
     """One answer that it wanted is enough for an endpoint not to be failing."""
     heard = {each.endpoint_id for each in ended if each.is_delivered}
-    failed = {each.endpoint_id for each in ended} - heard
-    gone = {each.endpoint_id for each in ended if each.is_gone}
+    failed = {each.endpoint_id for each in ended if each.was_sent} - heard
     disabled: list[DisabledEndpoint] = []
     if heard:
         await connection.execute(_HEAR_AGAIN, {"endpoint_ids": sorted(heard)})
-    if gone:
-        rows = await connection.execute(_DISABLE_GONE, {"endpoint_ids": sorted(gone)})
-        disabled += [DisabledEndpoint(row.id, DisabledBecause.GONE) for row in rows]
+    for because in sorted({each.disables for each in ended if each.disables}):
+        ids = sorted({each.endpoint_id for each in ended if each.disables is because})
+        rows = await connection.execute(_DISABLE, {"endpoint_ids": ids, "because": because})
+        disabled += [DisabledEndpoint(row.id, because) for row in rows]
     if failed:
         rows = await connection.execute(_DISABLE_FAILING, {"endpoint_ids": sorted(failed)})
         disabled += [DisabledEndpoint(row.id, DisabledBecause.FAILING) for row in rows]
@@ -262,7 +295,10 @@ def _to_dispatch(row: Any, endpoint: Any) -> Dispatch:
     return Dispatch(
         delivery_id=row.id,
         endpoint_id=row.endpoint_id,
-        number=row.attempts,
+        caller=endpoint.created_by,
+        lane=row.from_lane,
+        claim=row.claims,
+        number=row.attempts + 1,
         url=endpoint.url,
         event_id=row.event_id,
         body=row.body,

@@ -4,14 +4,15 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Text, bindparam, delete, insert, or_, select, update
+from sqlalchemy import Text, bindparam, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from payorder.adapters.database.clock import now_milliseconds
+from payorder.adapters.database.delivery_lanes import LANE_OF_DELIVERY, LANE_OF_NEW
 from payorder.adapters.database.rows import to_milliseconds, to_time
 from payorder.adapters.database.tables import webhook_attempts, webhook_deliveries
-from payorder.domain.errors import WebhookNotFound
-from payorder.domain.webhook import Attempt, Delivery, DeliveryState
+from payorder.domain.errors import RateLimited, WebhookNotFound
+from payorder.domain.webhook import TEST_EVENT, Attempt, Delivery, DeliveryState
 from payorder.ports.endpoints import Delivered, DeliveryFilter, FoundDeliveries, NewDelivery
 from payorder.ports.store import PageRequest
 
@@ -20,6 +21,7 @@ LOOKED_AT_MAX = 10_000
 _ATTEMPTS_SHOWN = 20
 # An endpoint may have had more of them than one statement can remove in its time.
 _REMOVED_AT_ONCE = 5000
+_MINUTE_SECONDS = 60
 # Behind all ids.
 _LAST = "g"
 
@@ -58,7 +60,18 @@ _ATTEMPTS = (
         webhook_attempts.c.number > webhook_deliveries.c.attempts - _ATTEMPTS_SHOWN,
     )
 )
-_ADD = insert(webhook_deliveries).values(state=DeliveryState.PENDING, attempts=0, next_attempt_at=now_milliseconds())
+_ADD = insert(webhook_deliveries).values(
+    state=DeliveryState.PENDING, lane=LANE_OF_NEW, next_attempt_at=now_milliseconds()
+)
+# Of the newest: that of an endpoint which hears of much there may be more is no harm.
+_NEWEST = (
+    select(webhook_deliveries.c.event_type, webhook_deliveries.c.created_at)
+    .where(webhook_deliveries.c.endpoint_id == bindparam("of_endpoint"))
+    .order_by(webhook_deliveries.c.id.desc())
+    .limit(100)
+    .subquery("newest")
+)
+_TESTS = select(func.count()).where(_NEWEST.c.event_type == TEST_EVENT, _NEWEST.c.created_at > bindparam("since"))
 _GET = select(*_COLUMNS).where(webhook_deliveries.c.id == bindparam("delivery_id"))
 _REPLAY = (
     update(webhook_deliveries)
@@ -66,7 +79,11 @@ _REPLAY = (
         webhook_deliveries.c.id == bindparam("delivery_id"),
         webhook_deliveries.c.endpoint_id == bindparam("of_endpoint"),
     )
-    .values(state=DeliveryState.PENDING, next_attempt_at=now_milliseconds())
+    .values(
+        state=DeliveryState.PENDING,
+        lane=LANE_OF_DELIVERY,
+        next_attempt_at=now_milliseconds(),
+    )
     .returning(*_COLUMNS)
 )
 _SOME = (
@@ -85,6 +102,14 @@ async def remove_some(connection: AsyncConnection, endpoint_id: str) -> bool:
 
 async def add(connection: AsyncConnection, delivery: NewDelivery) -> None:
     await connection.execute(_ADD, _from_new(delivery))
+
+
+async def refuse_more_tests(connection: AsyncConnection, test: NewDelivery, per_minute_max: int) -> None:
+    """Raises RateLimited."""
+    since = to_milliseconds(test.at) - _MINUTE_SECONDS * 1000
+    tests = await connection.execute(_TESTS, {"of_endpoint": test.endpoint_id, "since": since})
+    if tests.scalar_one() >= per_minute_max:
+        raise RateLimited("webhook test", _MINUTE_SECONDS)
 
 
 async def get(connection: AsyncConnection, delivery_id: str) -> Delivered:
@@ -127,6 +152,7 @@ def _from_new(delivery: NewDelivery) -> dict[str, Any]:
     return {
         "id": delivery.id,
         "endpoint_id": delivery.endpoint_id,
+        "to_endpoint": delivery.endpoint_id,
         "event_id": delivery.event_id,
         "event_type": delivery.event_type,
         "order_id": delivery.order_id,

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from payorder.adapters.database import audit, endpoint_deliveries, endpoints, replays
 from payorder.adapters.database.engine import Database
-from payorder.domain.idempotency import Replay
+from payorder.domain.idempotency import IdempotencyKey, Replay
 from payorder.domain.webhook import Endpoint, EndpointChange
 from payorder.ports.audit import CallRecord
 from payorder.ports.endpoints import (
@@ -69,6 +69,9 @@ class DatabaseEndpoints:
         self._on_change("webhook.rotated", endpoint_id)
         return rotated
 
+    async def find_callback_reply(self, caller: str, key: IdempotencyKey, at: datetime) -> Replay | None:
+        return await self._database.write(lambda connection: endpoints.find_reply(connection, caller, key, at))
+
     async def add_callback(self, callback: NewCallback, call: CallRecord, *, at_most: int) -> Replay | None:
         replay = await self._database.write(
             lambda connection: endpoints.add_callback(connection, callback, call, at_most)
@@ -77,10 +80,11 @@ class DatabaseEndpoints:
             self._on_change("webhook.created", callback.endpoint.id)
         return replay
 
-    async def add_delivery(self, delivery: NewDelivery, call: CallRecord) -> Delivered:
+    async def add_test(self, delivery: NewDelivery, call: CallRecord, *, per_minute_max: int) -> Delivered:
         async def add(connection: AsyncConnection) -> Delivered:
             await audit.add_call(connection, call)
             await endpoints.get_locked(connection, delivery.endpoint_id, call.origin.actor)
+            await endpoint_deliveries.refuse_more_tests(connection, delivery, per_minute_max)
             await endpoint_deliveries.add(connection, delivery)
             return await endpoint_deliveries.get(connection, delivery.id)
 

@@ -14,7 +14,7 @@ from payorder.adapters.database.rows import to_milliseconds, to_time
 from payorder.adapters.database.tables import NO_CALLBACK, webhook_endpoints
 from payorder.adapters.database.tables import orders as orders_table
 from payorder.domain.errors import WebhookLimitReached, WebhookNotFound
-from payorder.domain.idempotency import Replay
+from payorder.domain.idempotency import IdempotencyKey, Replay
 from payorder.domain.webhook import DisabledBecause, Endpoint, EndpointChange, EndpointState
 from payorder.ports.audit import CallRecord
 from payorder.ports.endpoints import NewCallback, NewSecret
@@ -93,7 +93,7 @@ async def add_callback(
     connection: AsyncConnection, callback: NewCallback, call: CallRecord, at_most: int
 ) -> Replay | None:
     endpoint = callback.endpoint
-    use = Use(endpoint.created_by, _REQUEST_CALLBACK, callback.key, endpoint.created_at) if callback.key else None
+    use = _use(endpoint.created_by, callback.key, endpoint.created_at) if callback.key else None
     if use and (replay := await keyed_replies.find(connection, use)):
         return replay
     await audit.add_call(connection, call)
@@ -114,6 +114,14 @@ async def add_callback(
     if use:
         await keyed_replies.keep(connection, use, order.id, callback.reply)
     return None
+
+
+async def find_reply(connection: AsyncConnection, caller: str, key: IdempotencyKey, at: datetime) -> Replay | None:
+    return await keyed_replies.find(connection, _use(caller, key, at))
+
+
+def _use(caller: str, key: IdempotencyKey, at: datetime) -> Use:
+    return Use(caller, _REQUEST_CALLBACK, key, at)
 
 
 async def get(connection: AsyncConnection, endpoint_id: str, created_by: str) -> Endpoint:

@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, bindparam, literal_column, select, text, u
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from payorder.adapters.database.clock import now_milliseconds
+from payorder.adapters.database.delivery_lanes import LANE
 from payorder.adapters.database.ids import id_of, random_tail
 from payorder.adapters.database.lists import is_one_of
 from payorder.adapters.database.rows import to_milliseconds, to_order, to_payment, to_refund, to_time
@@ -91,11 +92,12 @@ _REFUNDS = (
 )
 
 # An endpoint that was deleted meanwhile gets nothing; one that is found stays until this is committed.
-_ADD = """
+_ADD = f"""
 INSERT INTO webhook_deliveries (
-    id, endpoint_id, event_id, event_type, order_id, body, state, next_attempt_at, created_at
+    id, endpoint_id, event_id, event_type, order_id, body, state, lane, next_attempt_at, created_at
 )
-SELECT new.id, endpoint.id, new.event_id, new.event_type, new.order_id, new.body, 'pending', moment.at, moment.at
+SELECT new.id, endpoint.id, new.event_id, new.event_type, new.order_id, new.body, 'pending', {LANE}, moment.at,
+    moment.at
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bytea[])
     AS new (id, endpoint_id, event_id, event_type, order_id, body)
 CROSS JOIN (SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT) AS at) AS moment
@@ -104,12 +106,13 @@ FOR KEY SHARE OF endpoint
 ON CONFLICT DO NOTHING
 """
 _ADD_ON_SQLITE = text(
-    """
+    f"""
     INSERT INTO webhook_deliveries (
-        id, endpoint_id, event_id, event_type, order_id, body, state, next_attempt_at, created_at
+        id, endpoint_id, event_id, event_type, order_id, body, state, lane, next_attempt_at, created_at
     )
-    SELECT :id, :endpoint_id, :event_id, :event_type, :order_id, :body, 'pending', moment.at, moment.at
-    FROM (SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) AS at) AS moment WHERE true
+    SELECT :id, endpoint.id, :event_id, :event_type, :order_id, :body, 'pending', {LANE}, moment.at, moment.at
+    FROM (SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) AS at) AS moment
+    JOIN webhook_endpoints AS endpoint ON endpoint.id = :endpoint_id WHERE true
     ON CONFLICT DO NOTHING
     """
 )

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from payorder.adapters.database import fan_out
 from payorder.adapters.database.clock import now_milliseconds
+from payorder.adapters.database.delivery_lanes import LANE_OF_DELIVERY
 from payorder.adapters.database.ids import first_id
 from payorder.adapters.database.lists import is_one_of
 from payorder.adapters.database.rows import to_milliseconds
@@ -52,7 +53,11 @@ _SEND_AGAIN = (
     .where(
         webhook_deliveries.c.endpoint_id == bindparam("of_endpoint"), is_one_of(webhook_deliveries.c.event_id, "ids")
     )
-    .values(state=DeliveryState.PENDING, next_attempt_at=now_milliseconds())
+    .values(
+        state=DeliveryState.PENDING,
+        lane=LANE_OF_DELIVERY,
+        next_attempt_at=now_milliseconds(),
+    )
     .returning(webhook_deliveries.c.event_id)
 )
 

@@ -29,8 +29,11 @@ REFUND_IS_OPEN = "status = 'processing'"
 # Fanned out not yet, and not set aside because it could not be rendered so often.
 EVENT_FAULTS_MAX = 5
 EVENT_IS_PENDING = f"fanned_out_at IS NULL AND faults < {EVENT_FAULTS_MAX}"
-DELIVERY_IS_PENDING = "state = 'pending'"
+# A delivery that is pending waits in a lane until it is claimed; claimed, or to be retried, it is in none.
+DELIVERY_WAITS = "lane IS NOT NULL"
+DELIVERY_IS_AWAY = "state = 'pending' AND lane IS NULL"
 NO_CALLBACK = "order_id IS NULL"
+ROTATION_OVERLAPS = "previous_secret_until IS NOT NULL"
 # Declined or still open. What has failed otherwise, because the processor was away, says nothing of who tried what.
 _WAS_TRIED = "failure IS NULL AND status IN ('processing', 'unknown', 'failed')"
 OWNER_HAS_TRIED = f"owner_attempt IS NOT NULL AND {_WAS_TRIED}"
@@ -280,6 +283,7 @@ webhook_endpoints = Table(
     CheckConstraint("(state = 'disabled') = (disabled_because IS NOT NULL)", name="reason_when_disabled"),
     CheckConstraint("(secret IS NULL) = (order_id IS NOT NULL)", name="secret_unless_callback"),
     CheckConstraint("(previous_secret IS NULL) = (previous_secret_until IS NULL)", name="previous_secret_ends"),
+    Index("ix_webhook_endpoints_previous_secret", "previous_secret_until", **_where(ROTATION_OVERLAPS)),
     # Of callbacks there may be one for every order.
     Index("ix_webhook_endpoints_created_by", "created_by", "id", **_where(NO_CALLBACK)),
     Index("ix_webhook_endpoints_owner", "owner_sub", **_where(f"state = 'enabled' AND {NO_CALLBACK}")),
@@ -298,15 +302,22 @@ webhook_deliveries = Table(
     Column("order_id", Text, ForeignKey("orders.id")),
     Column("body", LargeBinary, nullable=False),
     Column("state", Text, nullable=False),
+    # In which it waits to be claimed, if it does: lanes.py says who shares one. Compared as bytes, as Python does.
+    Column("lane", Text().with_variant(Text(collation="C"), "postgresql")),
+    # Whoever claimed it last may say what becomes of it.
+    Column("claims", BigInteger, nullable=False, server_default="0"),
+    # Those that have ended, each with its row.
     Column("attempts", BigInteger, nullable=False, server_default="0"),
-    # While it is pending: when it may be attempted, by the database's clock. Whoever attempts it moves this on first.
+    # While it is pending: since when it waits, or until when it does not, by the database's clock.
     Column("next_attempt_at", BigInteger),
     Column("created_at", BigInteger, nullable=False),
     CheckConstraint("state IN ('pending', 'delivered', 'dead')", name="state"),
     CheckConstraint("(state = 'pending') = (next_attempt_at IS NOT NULL)", name="attempted_when_pending"),
+    CheckConstraint("lane IS NULL OR state = 'pending'", name="waits_when_pending"),
     UniqueConstraint("endpoint_id", "event_id"),
     Index("ix_webhook_deliveries_endpoint", "endpoint_id", "id"),
-    Index("ix_webhook_deliveries_due", "endpoint_id", "next_attempt_at", **_where(DELIVERY_IS_PENDING)),
+    Index("ix_webhook_deliveries_lane", "lane", "next_attempt_at", **_where(DELIVERY_WAITS)),
+    Index("ix_webhook_deliveries_due", "next_attempt_at", **_where(DELIVERY_IS_AWAY)),
 )
 
 # What became of each attempt, as far as its owner may know: nothing that tells an open port from a closed one.
@@ -314,7 +325,10 @@ webhook_attempts = Table(
     "webhook_attempts",
     metadata,
     Column("delivery_id", Text, ForeignKey("webhook_deliveries.id", ondelete="CASCADE"), primary_key=True),
+    # From 1 on, without a gap.
     Column("number", BigInteger, primary_key=True, autoincrement=False),
+    # That it was made under: each makes one at most.
+    Column("claim", BigInteger, nullable=False),
     # By the database's clock.
     Column("at", BigInteger, nullable=False),
     # 2 for 2xx and so on; NULL when no answer was had, or one that HTTP does not have.

@@ -66,6 +66,14 @@ def _create_endpoints() -> None:  # long: one table
         sqlite_where=sa.text("state = 'enabled' AND order_id IS NULL"),
     )
     op.create_index(
+        "ix_webhook_endpoints_previous_secret",
+        "webhook_endpoints",
+        ["previous_secret_until"],
+        unique=False,
+        postgresql_where=sa.text("previous_secret_until IS NOT NULL"),
+        sqlite_where=sa.text("previous_secret_until IS NOT NULL"),
+    )
+    op.create_index(
         "ix_webhook_endpoints_order",
         "webhook_endpoints",
         ["order_id"],
@@ -75,7 +83,7 @@ def _create_endpoints() -> None:  # long: one table
     )
 
 
-def _create_deliveries() -> None:
+def _create_deliveries() -> None:  # long: one table
     op.create_table(
         "webhook_deliveries",
         sa.Column("id", sa.Text(), nullable=False),
@@ -85,6 +93,8 @@ def _create_deliveries() -> None:
         sa.Column("order_id", sa.Text(), nullable=True),
         sa.Column("body", sa.LargeBinary(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("lane", sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), nullable=True),
+        sa.Column("claims", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("attempts", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("next_attempt_at", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
@@ -93,6 +103,7 @@ def _create_deliveries() -> None:
             "(state = 'pending') = (next_attempt_at IS NOT NULL)",
             name=op.f("ck_webhook_deliveries_attempted_when_pending"),
         ),
+        sa.CheckConstraint("lane IS NULL OR state = 'pending'", name=op.f("ck_webhook_deliveries_waits_when_pending")),
         sa.ForeignKeyConstraint(
             ["endpoint_id"],
             ["webhook_endpoints.id"],
@@ -105,12 +116,20 @@ def _create_deliveries() -> None:
     )
     op.create_index("ix_webhook_deliveries_endpoint", "webhook_deliveries", ["endpoint_id", "id"], unique=False)
     op.create_index(
+        "ix_webhook_deliveries_lane",
+        "webhook_deliveries",
+        ["lane", "next_attempt_at"],
+        unique=False,
+        postgresql_where=sa.text("lane IS NOT NULL"),
+        sqlite_where=sa.text("lane IS NOT NULL"),
+    )
+    op.create_index(
         "ix_webhook_deliveries_due",
         "webhook_deliveries",
-        ["endpoint_id", "next_attempt_at"],
+        ["next_attempt_at"],
         unique=False,
-        postgresql_where=sa.text("state = 'pending'"),
-        sqlite_where=sa.text("state = 'pending'"),
+        postgresql_where=sa.text("state = 'pending' AND lane IS NULL"),
+        sqlite_where=sa.text("state = 'pending' AND lane IS NULL"),
     )
 
 
@@ -119,6 +138,7 @@ def _create_attempts() -> None:
         "webhook_attempts",
         sa.Column("delivery_id", sa.Text(), nullable=False),
         sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("claim", sa.BigInteger(), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
         sa.Column("status_class", sa.SmallInteger(), nullable=True),
         sa.Column("delivered", sa.Boolean(), nullable=False),

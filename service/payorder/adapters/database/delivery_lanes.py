@@ -1,0 +1,23 @@
+"""In which lane a delivery waits: that of its endpoint, or one with all callbacks that the same caller has asked for.
+
+So whoever asks for ten thousand callbacks has no more turns than with one endpoint, and whoever looks for what is to be
+sent goes through lanes, of which there are few, and not through callbacks.
+"""
+
+from sqlalchemy import bindparam, case, literal_column, select
+
+from payorder.adapters.database.tables import webhook_deliveries, webhook_endpoints
+
+_CALLBACKS_OF = "'callbacks of '"
+
+# Of the row `endpoint`.
+LANE = f"CASE WHEN endpoint.order_id IS NULL THEN endpoint.id ELSE {_CALLBACKS_OF} || endpoint.created_by END"
+
+_endpoints = webhook_endpoints.c
+_LANE = case(
+    (_endpoints.order_id.is_(None), _endpoints.id),
+    else_=literal_column(_CALLBACKS_OF).concat(_endpoints.created_by),
+)
+# Of the delivery that is changed, and of one that is new, `to_endpoint`.
+LANE_OF_DELIVERY = select(_LANE).where(_endpoints.id == webhook_deliveries.c.endpoint_id).scalar_subquery()
+LANE_OF_NEW = select(_LANE).where(_endpoints.id == bindparam("to_endpoint")).scalar_subquery()
