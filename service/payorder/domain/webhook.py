@@ -57,6 +57,7 @@ class Endpoint:
     """`owner` is whose orders it hears of, None for everybody's; no `event_types` means all.
 
     `order_id` is set for a callback: it hears of that order, once, and is signed with the service's own key.
+    `failing_since`: every attempt since then has failed.
     """
 
     id: str
@@ -71,18 +72,21 @@ class Endpoint:
     disabled_because: DisabledBecause | None = None
     order_id: str | None = None
     previous_secret_until: datetime | None = None
+    failing_since: datetime | None = None
 
     def changed(self, change: EndpointChange, at: datetime) -> "Endpoint":
         """Who disables it is its owner, unless it is disabled for another reason already."""
-        state = change.state or self.state
+        state, url = change.state or self.state, change.url or self.url
         because = None if state is EndpointState.ENABLED else self.disabled_because or DisabledBecause.OWNER
         return replace(
             self,
-            url=change.url or self.url,
+            url=url,
             description=self.description if change.description is None else change.description or None,
             event_types=self.event_types if change.event_types is None else change.event_types,
             state=state,
             disabled_because=because,
+            # What is enabled again has not failed yet, and neither has another receiver.
+            failing_since=self.failing_since if (state, url) == (self.state, self.url) else None,
             updated_at=at,
         )
 

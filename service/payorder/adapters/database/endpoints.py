@@ -4,7 +4,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, case, delete, func, insert, literal_column, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from payorder.adapters.database import audit, endpoint_deliveries, keyed_replies, orders
@@ -50,8 +50,7 @@ _CHANGE = (
         event_types=bindparam("new_event_types"),
         state=bindparam("new_state"),
         disabled_because=bindparam("new_disabled_because"),
-        # What is enabled again has not failed yet.
-        failing_since=case((webhook_endpoints.c.state == bindparam("new_state"), webhook_endpoints.c.failing_since)),
+        failing_since=bindparam("new_failing_since"),
         updated_at=bindparam("at"),
     )
 )
@@ -144,6 +143,7 @@ async def change(
 ) -> Endpoint:
     await audit.add_call(connection, call)
     changed = (await get_locked(connection, endpoint_id, call.origin.actor)).changed(wanted, at)
+    since = changed.failing_since
     values = {
         "endpoint_id": changed.id,
         "new_url": changed.url,
@@ -151,7 +151,8 @@ async def change(
         "new_event_types": _to_json(changed.event_types),
         "new_state": changed.state,
         "new_disabled_because": changed.disabled_because,
-        "at": to_milliseconds(at),
+        "new_failing_since": None if since is None else to_milliseconds(since),
+        "at": to_milliseconds(changed.updated_at),
     }
     await connection.execute(_CHANGE, values)
     return changed
@@ -207,7 +208,7 @@ def _from_endpoint(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _to_endpoint(row: Any) -> Endpoint:
-    until = row.previous_secret_until
+    until, since = row.previous_secret_until, row.failing_since
     return Endpoint(
         id=row.id,
         created_by=row.created_by,
@@ -221,6 +222,7 @@ def _to_endpoint(row: Any) -> Endpoint:
         disabled_because=None if row.disabled_because is None else DisabledBecause(row.disabled_because),
         order_id=row.order_id,
         previous_secret_until=None if until is None else to_time(until),
+        failing_since=None if since is None else to_time(since),
     )
 
 
