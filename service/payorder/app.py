@@ -43,6 +43,7 @@ from payorder.edge.steps import CallSteps
 from payorder.edge.webhooks import WebhookServicer
 from payorder.observability.logging import CallLog
 from payorder.ports.clock import Clock
+from payorder.ports.endpoints import EverybodysEndpoints
 from payorder.ports.processor import Processor, ProcessorFactory
 from payorder.ports.receivers import Receivers
 from payorder.ports.store import Store
@@ -55,6 +56,7 @@ from payorder.workflows.fan_out_events import FanOutEvents
 from payorder.workflows.force_cancel_order import ForceCancelOrder
 from payorder.workflows.fulfil_order import FulfilOrder
 from payorder.workflows.manage_webhooks import ManageWebhooks
+from payorder.workflows.oversee_webhooks import OverseeWebhooks
 from payorder.workflows.pay_order import ChargeLimits, PayOrder
 from payorder.workflows.reconcile import Reconcile, ReconcileLimits
 from payorder.workflows.request_callback import RequestCallback
@@ -89,6 +91,7 @@ class _Telling:
     """What tells others of payments."""
 
     webhooks: WebhookServicer
+    endpoints: EverybodysEndpoints
     request_callback: RequestCallback
     receipts: Receipts
 
@@ -254,6 +257,8 @@ def _assemble(
         admin=AdminServicer(
             force_cancel=_force_cancel(settings, store, processor, clock, background, reconcile),
             fulfil_order=FulfilOrder(store=store, clock=clock, render=to_order_reply),
+            oversee=OverseeWebhooks(endpoints=telling.endpoints, clock=clock),
+            endpoints=telling.endpoints,
             store=store,
             keys=keys,
         ),
@@ -325,7 +330,7 @@ def _telling(
         render=render_callback,
     )
     servicer = WebhookServicer(manage=manage, endpoints=endpoints)
-    return _Telling(servicer, request_callback, _receipts(settings, store, signer))
+    return _Telling(servicer, endpoints, request_callback, _receipts(settings, store, signer))
 
 
 def _steps(settings: Settings, store: Store, clock: Clock, tokens: JwtVerifier, log: CallLog) -> CallSteps:

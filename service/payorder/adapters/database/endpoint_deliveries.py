@@ -58,6 +58,7 @@ _ATTEMPTS = (
         webhook_attempts.c.number > webhook_deliveries.c.attempts - _ATTEMPTS_SHOWN,
     )
 )
+_ANY = select(webhook_deliveries.c.id).where(webhook_deliveries.c.endpoint_id == bindparam("of_endpoint")).limit(1)
 _ADD = insert(webhook_deliveries).values(state=DeliveryState.PENDING, attempts=0, next_attempt_at=now_milliseconds())
 _GET = select(*_COLUMNS).where(webhook_deliveries.c.id == bindparam("delivery_id"))
 _REPLAY = (
@@ -85,6 +86,10 @@ async def remove_some(connection: AsyncConnection, endpoint_id: str) -> bool:
 
 async def add(connection: AsyncConnection, delivery: NewDelivery) -> None:
     await connection.execute(_ADD, _from_new(delivery))
+
+
+async def has_any(connection: AsyncConnection, endpoint_id: str) -> bool:
+    return (await connection.execute(_ANY, {"of_endpoint": endpoint_id})).one_or_none() is not None
 
 
 async def get(connection: AsyncConnection, delivery_id: str) -> Delivered:

@@ -116,23 +116,23 @@ async def add_callback(
 
 
 async def get(connection: AsyncConnection, endpoint_id: str, created_by: str) -> Endpoint:
-    return _to_endpoint(await _get_row(connection, _GET, endpoint_id, created_by))
+    return to_endpoint(await _get_row(connection, _GET, endpoint_id, created_by))
 
 
 async def list_page(connection: AsyncConnection, created_by: str, page: PageRequest) -> Page[Endpoint]:
     statement = _FIRST_PAGE if page.after is None else _NEXT_PAGE
     rows = await connection.execute(statement, {"caller": created_by, "after": page.after, "rows": page.size + 1})
-    return Page.of([_to_endpoint(row) for row in rows], page.size)
+    return Page.of([to_endpoint(row) for row in rows], page.size)
 
 
 async def list_callbacks(connection: AsyncConnection, created_by: str, order_id: str) -> list[Endpoint]:
     rows = await connection.execute(_CALLBACKS, {"caller": created_by, "of_order": order_id})
-    return sorted(map(_to_endpoint, rows), key=lambda endpoint: endpoint.id, reverse=True)
+    return sorted(map(to_endpoint, rows), key=lambda endpoint: endpoint.id, reverse=True)
 
 
 async def get_locked(connection: AsyncConnection, endpoint_id: str, created_by: str) -> Endpoint:
     """Raises WebhookNotFound, also for a callback: it is what it is."""
-    endpoint = _to_endpoint(await _get_row(connection, _GET_LOCKED, endpoint_id, created_by))
+    endpoint = to_endpoint(await _get_row(connection, _GET_LOCKED, endpoint_id, created_by))
     if endpoint.order_id is not None:
         raise WebhookNotFound
     return endpoint
@@ -143,6 +143,12 @@ async def change(
 ) -> Endpoint:
     await audit.add_call(connection, call)
     changed = (await get_locked(connection, endpoint_id, call.origin.actor)).changed(wanted, at)
+    await write(connection, changed)
+    return changed
+
+
+async def write(connection: AsyncConnection, changed: Endpoint) -> None:
+    """What may change of an endpoint. It must be locked, so that nobody finds out meanwhile that it fails."""
     since = changed.failing_since
     values = {
         "endpoint_id": changed.id,
@@ -155,7 +161,6 @@ async def change(
         "at": to_milliseconds(changed.updated_at),
     }
     await connection.execute(_CHANGE, values)
-    return changed
 
 
 async def rotate(
@@ -169,7 +174,7 @@ async def rotate(
         "overlap": secret.overlap_seconds * 1000,
         "at": to_milliseconds(at),
     }
-    return _to_endpoint((await connection.execute(_ROTATE, values)).one())
+    return to_endpoint((await connection.execute(_ROTATE, values)).one())
 
 
 async def begin_removal(connection: AsyncConnection, endpoint_id: str, call: CallRecord) -> None:
@@ -207,7 +212,7 @@ def _from_endpoint(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def _to_endpoint(row: Any) -> Endpoint:
+def to_endpoint(row: Any) -> Endpoint:
     until, since = row.previous_secret_until, row.failing_since
     return Endpoint(
         id=row.id,
