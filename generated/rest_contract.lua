@@ -41,6 +41,36 @@ return {
     body = { kind = "object", fields = { status = { kind = "scalar" } } },
   },
   {
+    rpc = "payments.v1.AdminService/ListWebhookEndpoints",
+    method = "GET",
+    segments = { { literal = "admin" }, { literal = "webhooks" } },
+    query = { createdBy = true, status = true, pageSize = true, pageToken = true },
+  },
+  {
+    rpc = "payments.v1.AdminService/DisableWebhookEndpoint",
+    method = "POST",
+    segments = {
+      { literal = "admin" },
+      { literal = "webhooks" },
+      { parameter = "endpoint_id" },
+      { literal = "disable" },
+    },
+    query = {},
+    body = { kind = "object", fields = { reason = { kind = "scalar" } } },
+  },
+  {
+    rpc = "payments.v1.AdminService/EnableWebhookEndpoint",
+    method = "POST",
+    segments = {
+      { literal = "admin" },
+      { literal = "webhooks" },
+      { parameter = "endpoint_id" },
+      { literal = "enable" },
+    },
+    query = {},
+    body = { kind = "object", fields = { reason = { kind = "scalar" } } },
+  },
+  {
     rpc = "payments.v1.AdminService/GetDashboardStats",
     method = "GET",
     segments = { { literal = "admin" }, { literal = "dashboard" }, { literal = "stats" } },

@@ -41,6 +41,9 @@ SCOPES = {
     "AdminService/ListOrders": "admin",
     "AdminService/ForceCancelOrder": "admin",
     "AdminService/UpdateOrderStatus": "admin",
+    "AdminService/ListWebhookEndpoints": "admin",
+    "AdminService/DisableWebhookEndpoint": "admin",
+    "AdminService/EnableWebhookEndpoint": "admin",
     "AdminService/GetDashboardStats": "admin",
     "AdminService/ListAuditLogs": "admin",
     "AdminService/GetAuditLog": "admin",
@@ -73,6 +76,7 @@ REASONS = {
     "RECEIPT_NOT_FOUND": ("NOT_FOUND", 404),
     "WEBHOOK_NOT_FOUND": ("NOT_FOUND", 404),
     "WEBHOOK_LIMIT_REACHED": ("FAILED_PRECONDITION", 409),
+    "WEBHOOK_DISABLED_BY_ADMINISTRATOR": ("FAILED_PRECONDITION", 409),
     "PAYMENT_IN_PROGRESS": ("ABORTED", 409),
     "IDEMPOTENCY_KEY_REUSED": ("INVALID_ARGUMENT", 422),
     "PAYMENT_DECLINED": ("FAILED_PRECONDITION", 422),
@@ -144,7 +148,7 @@ def test_what_an_administrator_reads_is_recorded() -> None:
         if method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
     }
     assert reads == {method.name for method in METHODS.values() if method.is_recorded}
-    assert len(reads) == 4
+    assert len(reads) == 5
 
 
 def test_only_what_asks_the_processor_needs_time() -> None:

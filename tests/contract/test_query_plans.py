@@ -80,6 +80,7 @@ MANY: Mapping[str, str | tuple[str, ...]] = {
     "deliveries._CLAIM": ("webhook_deliveries lane>", "webhook_deliveries lane="),
     "deliveries._WAITING_ON_SQLITE": ("webhook_deliveries lane>", "following lane>", "endpoint id="),
     "deliveries._IN_LANE": "webhook_deliveries lane=",
+    "delivery_lanes._MOVE": "webhook_deliveries endpoint_id=",  # of a callback, which has one
     "deliveries._CLAIM_OF_ONE": "webhook_deliveries lane=",
     # So many at a time.
     "deliveries._COME_BACK": ("webhook_deliveries next_attempt_at<", "back"),
@@ -104,6 +105,12 @@ MANY: Mapping[str, str | tuple[str, ...]] = {
     "endpoints._CALLBACKS": "webhook_endpoints order_id=",
     "endpoints._FIRST_PAGE": "webhook_endpoints created_by=",
     "endpoints._NEXT_PAGE": "webhook_endpoints created_by= id<",
+    "everybodys_endpoints._NEWEST": "webhook_endpoints id<",
+    "everybodys_endpoints._FITTING": "webhook_endpoints id<",
+    "everybodys_endpoints._FITTING_OF_CREATOR": "webhook_endpoints created_by= id<",
+    "everybodys_endpoints._END": "webhook_endpoints id<",
+    "everybodys_endpoints._END_OF_CREATOR": "webhook_endpoints created_by= id<",
+    "endpoint_deliveries._ANY": "webhook_deliveries endpoint_id=",
     "endpoint_deliveries._FITTING": "webhook_deliveries endpoint_id= id<",
     "endpoint_deliveries._SOME": "webhook_deliveries endpoint_id=",
     "endpoint_deliveries._REMOVE_SOME": "webhook_deliveries endpoint_id=",
@@ -123,6 +130,8 @@ MANY: Mapping[str, str | tuple[str, ...]] = {
 SORTED = {
     "admin._FITTING",
     "admin._FITTING_OF_OWNER",
+    "everybodys_endpoints._FITTING",
+    "everybodys_endpoints._FITTING_OF_CREATOR",
     "statistics._ADDED",
     "endpoint_deliveries._FITTING",
     "replays._EVENTS",

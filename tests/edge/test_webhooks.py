@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from aiohttp import web
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from support.audit import calls_of
 from support.doors import Answer, Body, Door
 from support.orders import Orders
 from support.requests import APPROVED, CALLBACK, DECLINED, ENDPOINT, ORDER, payment, some_id
@@ -47,6 +49,11 @@ class User:
         await self.good("PayOrder", orderId=order, payment=payment())
         return order
 
+    async def callback(self, order: str, url: str) -> Body:
+        await self.good("RequestCallback", CALLBACK, orderId=order, callbackUrl=url)
+        (callback,) = (await self.good("ListWebhookEndpoints", orderId=order))["data"]
+        return dict(callback)
+
     async def deliveries(self, endpoint: Body, **fields: Any) -> list[Body]:
         return list((await self.good("ListDeliveries", endpointId=endpoint["id"], pageSize=100, **fields))["data"])
 
@@ -57,6 +64,11 @@ class User:
 @pytest.fixture
 def user(stack: Stack, door: Door) -> User:
     return User(stack, door)
+
+
+@pytest.fixture
+def admin(stack: Stack, door: Door) -> User:
+    return User(stack, door, "admin")
 
 
 def without(body: Mapping[str, Any], *names: str) -> Body:
@@ -521,6 +533,185 @@ async def test_a_callback_is_asked_for_once_under_one_key(stack: Stack) -> None:
     assert (201, "true", first.text) == (again.http, again.headers.get("idempotent-replayed"), again.text)
     assert "IDEMPOTENCY_KEY_REUSED" == other.reason
     assert 1 == len((await user.good("ListWebhookEndpoints", orderId=order))["data"])
+
+
+# Administrators
+
+REASON = "it was asked"
+
+
+async def listed(admin: User, **wanted: Any) -> list[Body]:
+    """On as many pages as there are."""
+    found: list[Body] = []
+    token = None
+    while token != "":
+        page = await admin.good("ListAllWebhookEndpoints", **wanted, **({"pageToken": token} if token else {}))
+        found += page["data"]
+        token = page["nextPageToken"]
+    return found
+
+
+async def test_administrators_list_the_endpoints_of_everybody(
+    stack: Stack, door: Door, user: User, admin: User
+) -> None:
+    other = User(stack, door, f"{SCOPE} act:any-owner")
+    first, second, third = await user.endpoint(), await other.endpoint(userId=user.name), await user.endpoint()
+    await user.callback(str((await user.good("CreateOrder", ORDER))["id"]), ENDPOINT["url"])
+    first = await user.good("UpdateWebhookEndpoint", endpointId=first["id"], status="disabled")
+    told = [
+        without(third, "secret") | {"createdBy": user.name},
+        without(second, "secret") | {"createdBy": other.name},
+        first | {"createdBy": user.name},
+    ]
+    assert told == (await admin.good("ListAllWebhookEndpoints", pageSize=3))["data"]
+    assert [user.name] * 3 == [each["userId"] for each in told]
+    of_user = {"createdBy": user.name}
+    for wanted, expected in (
+        (of_user, [told[0], told[2]]),
+        (of_user | {"status": "enabled"}, [told[0]]),
+        (of_user | {"status": "disabled"}, [told[2]]),
+        ({"createdBy": admin.name}, []),
+        ({"createdBy": "' OR '1'='1"}, []),
+    ):
+        assert (wanted, expected) == (wanted, await listed(admin, **wanted))
+    for status, newest in (("enabled", told[:1]), ("disabled", told[2:])):
+        assert newest == (await admin.good("ListAllWebhookEndpoints", status=status, pageSize=1))["data"]
+
+
+async def test_administrators_list_a_page_at_a_time(user: User, admin: User) -> None:
+    made = [(await user.endpoint())["id"] for _ in range(5)]
+    of_user = {"createdBy": user.name}
+    assert made[::-1] == [each["id"] for each in await listed(admin, **of_user, pageSize=2)]
+    token = (await admin.good("ListAllWebhookEndpoints", of_user, pageSize=2))["nextPageToken"]
+    for other in ({}, {"createdBy": admin.name}, of_user | {"status": "enabled"}):
+        refused = await admin.call("ListAllWebhookEndpoints", other, pageSize=2, pageToken=token)
+        assert ("INVALID_FIELDS", {"pageToken": "invalid_format"}) == (refused.reason, refused.faults)
+
+
+async def test_what_hears_of_everybodys_orders_is_found_and_stopped_by_administrators(
+    stack: Stack, door: Door, admin: User
+) -> None:
+    """Its creator may have lost the scope long ago, which no token tells of."""
+    service = User(stack, door, f"{SCOPE} act:any-owner")
+    made = await service.endpoint(allUsers=True, eventTypes=["refund.failed"])
+    (found,) = await listed(admin, createdBy=service.name)
+    assert without(made, "secret") | {"createdBy": service.name} == found
+    assert "userId" not in found
+    stopped = await admin.good("DisableWebhookEndpoint", endpointId=found["id"], reason=REASON)
+    assert stopped == (await listed(admin, createdBy=service.name))[0]
+
+
+async def test_administrators_see_since_when_an_endpoint_fails_until_it_is_at_another_url(
+    user: User, admin: User
+) -> None:
+    async with receiving() as receiver:
+        receiver.answer = lambda _: web.Response(status=503, headers={"retry-after": "3600"})
+        endpoint = await user.endpoint(url=receiver.url)
+        name = {"endpointId": endpoint["id"]}
+        await user.good("SendTestEvent", name)
+        await user.deliveries_when(endpoint, lambda found: bool(found[0]["attempts"]))
+    (found,) = await listed(admin, createdBy=user.name)
+    since = datetime.fromisoformat(found["failingSince"])
+    assert timedelta(seconds=-1) < datetime.now(UTC) - since < timedelta(minutes=1)
+    assert "failingSince" not in await user.good("GetWebhookEndpoint", name)
+    await user.good("UpdateWebhookEndpoint", name, description="away", url=receiver.url)
+    assert found["failingSince"] == (await listed(admin, createdBy=user.name))[0]["failingSince"]
+    await user.good("UpdateWebhookEndpoint", name, url=ENDPOINT["url"])
+    assert "failingSince" not in (await listed(admin, createdBy=user.name))[0]
+
+
+async def test_what_an_administrator_has_disabled_no_owner_enables(user: User, admin: User) -> None:
+    endpoint = await user.endpoint()
+    name = {"endpointId": endpoint["id"]}
+    disabled = await admin.good("DisableWebhookEndpoint", name, reason=REASON)
+    assert ("disabled", "administrator", user.name) == tuple(
+        disabled[each] for each in ("status", "disabledBecause", "createdBy")
+    )
+    assert disabled == await admin.good("DisableWebhookEndpoint", name, reason="again")
+    refused = await user.call("UpdateWebhookEndpoint", name, status="enabled", description="x")
+    assert ("FAILED_PRECONDITION", 409) == (refused.code, refused.http)
+    assert "WEBHOOK_DISABLED_BY_ADMINISTRATOR" == refused.reason
+    assert without(disabled, "createdBy") == await user.good("GetWebhookEndpoint", name)
+
+    moved = await user.good("UpdateWebhookEndpoint", name, url="http://127.0.0.1:9/other", status="disabled")
+    assert ("http://127.0.0.1:9/other", "administrator") == (moved["url"], moved["disabledBecause"])
+    assert [] == await user.deliveries(endpoint)
+    assert {} == await user.good("DeleteWebhookEndpoint", name)
+    for rpc in ("DisableWebhookEndpoint", "EnableWebhookEndpoint"):
+        assert "WEBHOOK_NOT_FOUND" == (await admin.call(rpc, name, reason=REASON)).reason
+
+
+async def test_what_an_owner_has_disabled_an_administrator_keeps_so_or_enables(user: User, admin: User) -> None:
+    name = {"endpointId": (await user.endpoint())["id"]}
+    for administrator_disables in (True, False):
+        await user.good("UpdateWebhookEndpoint", name, status="disabled")
+        if administrator_disables:
+            await admin.good("DisableWebhookEndpoint", name, reason=REASON)
+            assert 409 == (await user.call("UpdateWebhookEndpoint", name, status="enabled")).http
+        enabled = await admin.good("EnableWebhookEndpoint", name, reason=REASON)
+        assert ("enabled", None) == (enabled["status"], enabled.get("disabledBecause"))
+        assert enabled == await admin.good("EnableWebhookEndpoint", name, reason="again")
+
+
+async def test_what_waits_for_a_disabled_endpoint_is_sent_when_an_administrator_enables_it(
+    user: User, admin: User
+) -> None:
+    async with receiving() as receiver:
+        stopped, witness = await user.endpoint(url=f"{receiver.url}/stopped"), await user.endpoint(url=receiver.url)
+        name = {"endpointId": stopped["id"]}
+        await admin.good("DisableWebhookEndpoint", name, reason=REASON)
+        test = await user.good("SendTestEvent", name)
+        await user.paid_order()
+        await user.deliveries_when(witness, are_delivered(2))
+        (waiting,) = await user.deliveries(stopped)
+        assert (test["id"], "pending", []) == (waiting["id"], waiting["status"], waiting["attempts"])
+        assert {"/"} == {received.path for received in receiver.received}
+        await admin.good("EnableWebhookEndpoint", name, reason=REASON)
+        await user.deliveries_when(stopped, are_delivered(1))
+    (received,) = (received for received in receiver.received if received.path == "/stopped")
+    assert test["eventId"] == received.headers["webhook-id"]
+
+
+async def test_a_callback_that_an_administrator_has_disabled_is_never_made(user: User, admin: User) -> None:
+    order = str((await user.good("CreateOrder", ORDER))["id"])
+    async with receiving() as receiver:
+        callback, witness = await user.callback(order, f"{receiver.url}/done"), await user.endpoint(url=receiver.url)
+        name = {"endpointId": callback["id"]}
+        disabled = await admin.good("DisableWebhookEndpoint", name, reason=REASON)
+        assert ("disabled", "administrator", order) == tuple(
+            disabled[each] for each in ("status", "disabledBecause", "orderId")
+        )
+        await user.good("PayOrder", orderId=order, payment=payment())
+        await user.deliveries_when(witness, are_delivered(2))
+        assert "enabled" == (await admin.good("EnableWebhookEndpoint", name, reason=REASON))["status"]
+        assert [] == await user.deliveries(callback)
+    assert {"/"} == {received.path for received in receiver.received}
+
+
+async def test_what_administrators_do_to_webhooks_is_in_the_audit_log_without_urls(
+    stack: Stack, user: User, admin: User
+) -> None:
+    reason = "it leads elsewhere \N{SNOWMAN}"
+    endpoint = await user.endpoint(url="http://127.0.0.1:9/a-capability")
+    name, nothing = {"endpointId": endpoint["id"]}, {"endpointId": some_id()}
+    await admin.good("ListAllWebhookEndpoints", createdBy=user.name, status="enabled", pageSize=7)
+    for rpc in ("DisableWebhookEndpoint", "EnableWebhookEndpoint"):
+        await admin.good(rpc, name, reason=reason)
+        assert "WEBHOOK_NOT_FOUND" == (await admin.call(rpc, nothing, reason=reason)).reason
+    told = [
+        (row["object_id"].removeprefix("AdminService/"), row["outcome"], row["detail"])
+        for row in await calls_of(stack, admin.name)
+    ]
+    wanted = {"createdBy": user.name, "status": "enabled", "pageSize": 7}
+    done = json.dumps(name | {"reason": reason}, ensure_ascii=False)
+    refused = f"WEBHOOK_NOT_FOUND {json.dumps(nothing)}"
+    assert [
+        ("ListWebhookEndpoints", "done", json.dumps(wanted)),
+        ("DisableWebhookEndpoint", "done", done),
+        ("DisableWebhookEndpoint", "refused", refused),
+        ("EnableWebhookEndpoint", "done", done),
+        ("EnableWebhookEndpoint", "refused", refused),
+    ] == told
 
 
 # What is written down

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from support.audit import calls_of
-from support.doors import ROUTES, Answer, Door, to_message
+from support.doors import OF_EVERYBODY, ROUTES, Answer, Door, to_message
 from support.orders import Orders
 from support.requests import APPROVED, DECLINED, payment, some_id
 from support.service import until
@@ -19,6 +19,9 @@ ADMIN_RPCS = [
     "ListAllOrders",
     "ForceCancelOrder",
     "UpdateOrderStatus",
+    "ListAllWebhookEndpoints",
+    "DisableWebhookEndpoint",
+    "EnableWebhookEndpoint",
     "GetDashboardStats",
     "ListAuditLogs",
     "GetAuditLog",
@@ -73,6 +76,8 @@ def request_of(rpc: str, order: str) -> Mapping[str, Any]:
             return {"orderId": order, "reason": REASON}
         case "UpdateOrderStatus":
             return {"orderId": order, "status": "shipped"}
+        case "DisableWebhookEndpoint" | "EnableWebhookEndpoint":
+            return {"endpointId": some_id(), "reason": REASON}
         case "GetAuditLog":
             return {"entryId": some_id()}
         case _:
@@ -93,8 +98,7 @@ async def test_a_user_is_refused_and_that_is_written_down(
         assert ("PERMISSION_DENIED", "SCOPE_MISSING") == (answer.code, answer.reason)
     assert "approved" == (await order_of(stack, order))["status"]
     rows = await calls_of(stack, user)
-    name = "ListOrders" if rpc == "ListAllOrders" else rpc
-    assert [(f"AdminService/{name}", "refused", "SCOPE_MISSING")] == [
+    assert [(f"AdminService/{OF_EVERYBODY.get(rpc, rpc)}", "refused", "SCOPE_MISSING")] == [
         (row["object_id"], row["outcome"], row["detail"]) for row in rows
     ]
 
@@ -396,6 +400,13 @@ async def test_a_reason_must_be_given(
     assert [("refused", "INVALID_FIELDS")] == [
         (row["outcome"], row["detail"]) for row in await calls_of(stack, admin.subject)
     ]
+
+
+@pytest.mark.parametrize("rpc", ["DisableWebhookEndpoint", "EnableWebhookEndpoint"])
+async def test_a_reason_must_be_given_for_what_is_done_to_a_webhook(admin: Admin, rpc: str) -> None:
+    for request, faults in REASONS.values():
+        answer = await admin.call(rpc, endpointId=some_id(), **request)
+        assert ("INVALID_FIELDS", faults) == (answer.reason, answer.faults)
 
 
 async def test_the_longest_reason_is_kept(orders: Orders, admin: Admin) -> None:

@@ -49,6 +49,9 @@ ROUTES: Mapping[str, tuple[str, str, str | None]] = {
     "ListAllOrders": ("GET", "/admin/orders", None),
     "ForceCancelOrder": ("POST", "/admin/orders/{orderId}/cancel", "*"),
     "UpdateOrderStatus": ("POST", "/admin/orders/{orderId}/status", "*"),
+    "ListAllWebhookEndpoints": ("GET", "/admin/webhooks", None),
+    "DisableWebhookEndpoint": ("POST", "/admin/webhooks/{endpointId}/disable", "*"),
+    "EnableWebhookEndpoint": ("POST", "/admin/webhooks/{endpointId}/enable", "*"),
     "GetDashboardStats": ("GET", "/admin/dashboard/stats", None),
     "RequestCallback": ("POST", "/orders/{orderId}", "*"),
     "CreateWebhookEndpoint": ("POST", "/webhooks", "*"),
@@ -64,6 +67,9 @@ ROUTES: Mapping[str, tuple[str, str, str | None]] = {
     "ListAuditLogs": ("GET", "/audit-logs", None),
     "GetAuditLog": ("GET", "/audit-logs/{entryId}", None),
 }
+
+# RPCs of AdminService that are called as one of another service, by the names that they have here.
+OF_EVERYBODY = {"ListAllOrders": "ListOrders", "ListAllWebhookEndpoints": "ListWebhookEndpoints"}
 
 # What is answered to RenderReceipt.
 DOCUMENTS = ("text/html", "application/pdf")
@@ -289,9 +295,9 @@ class GrpcDoor:
             await asyncio.sleep(delay_seconds)
 
     def _method(self, rpc: str) -> Any:
-        if rpc == "ListAllOrders":
-            return self._admin.ListOrders
-        stubs = (self._orders, self._payments, self._admin, self._webhooks)
+        if rpc in OF_EVERYBODY:
+            return getattr(self._admin, OF_EVERYBODY[rpc])
+        stubs = (self._orders, self._payments, self._webhooks, self._admin)
         return next(getattr(stub, rpc) for stub in stubs if hasattr(stub, rpc))
 
 
@@ -317,7 +323,7 @@ def to_body(message: Any) -> Body:
 
 
 def to_message(rpc: str, request: Body) -> Any:
-    name = "AdminServiceListOrdersRequest" if rpc == "ListAllOrders" else f"{rpc}Request"
+    name = f"AdminService{OF_EVERYBODY[rpc]}Request" if rpc in OF_EVERYBODY else f"{rpc}Request"
     modules = (order_service_pb2, payment_service_pb2, admin_service_pb2, webhook_service_pb2)
     return json_format.ParseDict(request, next(getattr(each, name) for each in modules if hasattr(each, name))())
 

@@ -26,9 +26,10 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from payments.v1 import order_pb2 as payments_dot_v1_dot_order__pb2
+from payments.v1 import webhook_pb2 as payments_dot_v1_dot_webhook__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpayments/v1/admin_service.proto\x12\x0bpayments.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17payments/v1/order.proto\"\xcb\x06\n\x1d\x41\x64minServiceListOrdersRequest\x12S\n\x06status\x18\x01 \x01(\tB6\xbaH3r1R\x06placedR\x08\x61pprovedR\x07shippedR\tdeliveredR\tcancelledH\x00R\x06status\x88\x01\x01\x12\x30\n\x07user_id\x18\x02 \x01(\tB\x12\xbaH\x0fr\r(\xff\x01\x32\x08^\\P{C}+$H\x01R\x06userId\x88\x01\x01\x12\x32\n\x08\x63urrency\x18\x03 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[A-Z]{3}$H\x02R\x08\x63urrency\x88\x01\x01\x12t\n\rcreated_after\x18\x04 \x01(\tBJ\xbaHGrE2C^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}(Z|[+-][0-9]{2}:[0-9]{2})$H\x03R\x0c\x63reatedAfter\x88\x01\x01\x12v\n\x0e\x63reated_before\x18\x05 \x01(\tBJ\xbaHGrE2C^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}(Z|[+-][0-9]{2}:[0-9]{2})$H\x04R\rcreatedBefore\x88\x01\x01\x12P\n\namount_min\x18\x06 \x01(\tB,\xbaH)r\'2%^(0|[1-9][0-9]{0,11})(\\.[0-9]{1,4})?$H\x05R\tamountMin\x88\x01\x01\x12P\n\namount_max\x18\x07 \x01(\tB,\xbaH)r\'2%^(0|[1-9][0-9]{0,11})(\\.[0-9]{1,4})?$H\x06R\tamountMax\x88\x01\x01\x12+\n\tpage_size\x18\x08 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x01H\x07R\x08pageSize\x88\x01\x01\x12;\n\npage_token\x18\t \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\tpageTokenB\t\n\x07_statusB\n\n\x08_user_idB\x0b\n\t_currencyB\x10\n\x0e_created_afterB\x11\n\x0f_created_beforeB\r\n\x0b_amount_minB\r\n\x0b_amount_maxB\x0c\n\n_page_size\"p\n\x1e\x41\x64minServiceListOrdersResponse\x12&\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x12.payments.v1.OrderR\x04\x64\x61ta\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"p\n\x17\x46orceCancelOrderRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId\x12-\n\x06reason\x18\x02 \x01(\tB\x15\xbaH\x12r\r\x18\xf4\x03\x32\x08^\\P{C}*$\xc8\x01\x01R\x06reason\"x\n\x18UpdateOrderStatusRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId\x12\x34\n\x06status\x18\x02 \x01(\tB\x1c\xbaH\x19r\x14R\x07shippedR\tdelivered\xc8\x01\x01R\x06status\"\x1a\n\x18GetDashboardStatsRequest\"\xe8\x01\n\x0e\x44\x61shboardStats\x12/\n\x05\x61s_of\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04\x61sOf\x12-\n\x05total\x18\x02 \x01(\x0b\x32\x17.payments.v1.StatisticsR\x05total\x12;\n\rlast_24_hours\x18\x03 \x01(\x0b\x32\x17.payments.v1.StatisticsR\x0blast24Hours\x12\x39\n\x0clast_30_days\x18\x04 \x01(\x0b\x32\x17.payments.v1.StatisticsR\nlast30Days\"\xb4\x04\n\nStatistics\x12\x30\n\x05since\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05since\x12;\n\x06orders\x18\x02 \x03(\x0b\x32#.payments.v1.Statistics.OrdersEntryR\x06orders\x12\x41\n\x08payments\x18\x03 \x03(\x0b\x32%.payments.v1.Statistics.PaymentsEntryR\x08payments\x12&\n\x0csuccess_rate\x18\x04 \x01(\x01H\x00R\x0bsuccessRate\x88\x01\x01\x12N\n\rdecline_codes\x18\x05 \x03(\x0b\x32).payments.v1.Statistics.DeclineCodesEntryR\x0c\x64\x65\x63lineCodes\x12\x32\n\x06totals\x18\x06 \x03(\x0b\x32\x1a.payments.v1.CurrencyTotalR\x06totals\x1a\x39\n\x0bOrdersEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\rR\x05value:\x02\x38\x01\x1a;\n\rPaymentsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\rR\x05value:\x02\x38\x01\x1a?\n\x11\x44\x65\x63lineCodesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\rR\x05value:\x02\x38\x01\x42\x0f\n\r_success_rate\"]\n\rCurrencyTotal\x12\x1a\n\x08\x63urrency\x18\x01 \x01(\tR\x08\x63urrency\x12\x14\n\x05taken\x18\x02 \x01(\tR\x05taken\x12\x1a\n\x08refunded\x18\x03 \x01(\tR\x08refunded\"\xaa\x03\n\x14ListAuditLogsRequest\x12(\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\x07orderId\x88\x01\x01\x12\x65\n\x05\x61\x66ter\x18\x02 \x01(\tBJ\xbaHGrE2C^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}(Z|[+-][0-9]{2}:[0-9]{2})$H\x01R\x05\x61\x66ter\x88\x01\x01\x12g\n\x06\x62\x65\x66ore\x18\x03 \x01(\tBJ\xbaHGrE2C^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}(Z|[+-][0-9]{2}:[0-9]{2})$H\x02R\x06\x62\x65\x66ore\x88\x01\x01\x12+\n\tpage_size\x18\x04 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x01H\x03R\x08pageSize\x88\x01\x01\x12;\n\npage_token\x18\x05 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\tpageTokenB\x0b\n\t_order_idB\x08\n\x06_afterB\t\n\x07_beforeB\x0c\n\n_page_size\"j\n\x15ListAuditLogsResponse\x12)\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x15.payments.v1.AuditLogR\x04\x64\x61ta\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"<\n\x12GetAuditLogRequest\x12&\n\x08\x65ntry_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07\x65ntryId\"\xbb\x03\n\x08\x41uditLog\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05\x63hain\x18\x02 \x01(\tR\x05\x63hain\x12\x10\n\x03seq\x18\x03 \x01(\rR\x03seq\x12*\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\x12\x14\n\x05\x61\x63tor\x18\x05 \x01(\tR\x05\x61\x63tor\x12\"\n\nrequest_id\x18\x06 \x01(\tH\x00R\trequestId\x88\x01\x01\x12\x12\n\x04kind\x18\x07 \x01(\tR\x04kind\x12\x1b\n\tobject_id\x18\x08 \x01(\tR\x08objectId\x12\"\n\nfrom_state\x18\t \x01(\tH\x01R\tfromState\x88\x01\x01\x12\x1e\n\x08to_state\x18\n \x01(\tH\x02R\x07toState\x88\x01\x01\x12\x18\n\x07outcome\x18\x0b \x01(\tR\x07outcome\x12\x1b\n\x06\x64\x65tail\x18\x0c \x01(\tH\x03R\x06\x64\x65tail\x88\x01\x01\x12\x1b\n\tprev_hash\x18\r \x01(\tR\x08prevHash\x12\x12\n\x04hash\x18\x0e \x01(\tR\x04hashB\r\n\x0b_request_idB\r\n\x0b_from_stateB\x0b\n\t_to_stateB\t\n\x07_detail2\xe1\x05\n\x0c\x41\x64minService\x12\x7f\n\nListOrders\x12*.payments.v1.AdminServiceListOrdersRequest\x1a+.payments.v1.AdminServiceListOrdersResponse\"\x18\x90\x02\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/admin/orders\x12{\n\x10\x46orceCancelOrder\x12$.payments.v1.ForceCancelOrderRequest\x1a\x12.payments.v1.Order\"-\x90\x02\x02\x82\xd3\xe4\x93\x02$\"\x1f/admin/orders/{order_id}/cancel:\x01*\x12}\n\x11UpdateOrderStatus\x12%.payments.v1.UpdateOrderStatusRequest\x1a\x12.payments.v1.Order\"-\x90\x02\x02\x82\xd3\xe4\x93\x02$\"\x1f/admin/orders/{order_id}/status:\x01*\x12z\n\x11GetDashboardStats\x12%.payments.v1.GetDashboardStatsRequest\x1a\x1b.payments.v1.DashboardStats\"!\x90\x02\x01\x82\xd3\xe4\x93\x02\x18\x12\x16/admin/dashboard/stats\x12n\n\rListAuditLogs\x12!.payments.v1.ListAuditLogsRequest\x1a\".payments.v1.ListAuditLogsResponse\"\x16\x90\x02\x01\x82\xd3\xe4\x93\x02\r\x12\x0b/audit-logs\x12h\n\x0bGetAuditLog\x12\x1f.payments.v1.GetAuditLogRequest\x1a\x15.payments.v1.AuditLog\"!\x90\x02\x01\x82\xd3\xe4\x93\x02\x18\x12\x16/audit-logs/{entry_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpayments/v1/admin_service.proto\x12\x0bpayments.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17payments/v1/order.proto\x1a\x19payments/v1/webhook.proto\"\xcb\x06\n\x1d\x41\x64minServiceListOrdersRequest\x12S\n\x06status\x18\x01 \x01(\tB6\xbaH3r1R\x06placedR\x08\x61pprovedR\x07shippedR\tdeliveredR\tcancelledH\x00R\x06status\x88\x01\x01\x12\x30\n\x07user_id\x18\x02 \x01(\tB\x12\xbaH\x0fr\r(\xff\x01\x32\x08^\\P{C}+$H\x01R\x06userId\x88\x01\x01\x12\x32\n\x08\x63urrency\x18\x03 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[A-Z]{3}$H\x02R\x08\x63urrency\x88\x01\x01\x12t\n\rcreated_after\x18\x04 \x01(\tBJ\xbaHGrE2C^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}(Z|[+-][0-9]{2}:[0-9]{2})$H\x03R\x0c\x63reatedAfter\x88\x01\x01\x12v\n\x0e\x63reated_before\x18\x05 \x01(\tBJ\xbaHGrE2C^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}(Z|[+-][0-9]{2}:[0-9]{2})$H\x04R\rcreatedBefore\x88\x01\x01\x12P\n\namount_min\x18\x06 \x01(\tB,\xbaH)r\'2%^(0|[1-9][0-9]{0,11})(\\.[0-9]{1,4})?$H\x05R\tamountMin\x88\x01\x01\x12P\n\namount_max\x18\x07 \x01(\tB,\xbaH)r\'2%^(0|[1-9][0-9]{0,11})(\\.[0-9]{1,4})?$H\x06R\tamountMax\x88\x01\x01\x12+\n\tpage_size\x18\x08 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x01H\x07R\x08pageSize\x88\x01\x01\x12;\n\npage_token\x18\t \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\tpageTokenB\t\n\x07_statusB\n\n\x08_user_idB\x0b\n\t_currencyB\x10\n\x0e_created_afterB\x11\n\x0f_created_beforeB\r\n\x0b_amount_minB\r\n\x0b_amount_maxB\x0c\n\n_page_size\"p\n\x1e\x41\x64minServiceListOrdersResponse\x12&\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x12.payments.v1.OrderR\x04\x64\x61ta\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"p\n\x17\x46orceCancelOrderRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId\x12-\n\x06reason\x18\x02 \x01(\tB\x15\xbaH\x12r\r\x18\xf4\x03\x32\x08^\\P{C}*$\xc8\x01\x01R\x06reason\"x\n\x18UpdateOrderStatusRequest\x12&\n\x08order_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07orderId\x12\x34\n\x06status\x18\x02 \x01(\tB\x1c\xbaH\x19r\x14R\x07shippedR\tdelivered\xc8\x01\x01R\x06status\"\xaa\x02\n\'AdminServiceListWebhookEndpointsRequest\x12\x36\n\ncreated_by\x18\x01 \x01(\tB\x12\xbaH\x0fr\r(\xff\x01\x32\x08^\\P{C}+$H\x00R\tcreatedBy\x88\x01\x01\x12\x35\n\x06status\x18\x02 \x01(\tB\x18\xbaH\x15r\x13R\x07\x65nabledR\x08\x64isabledH\x01R\x06status\x88\x01\x01\x12+\n\tpage_size\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x01H\x02R\x08pageSize\x88\x01\x01\x12;\n\npage_token\x18\x04 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\tpageTokenB\r\n\x0b_created_byB\t\n\x07_statusB\x0c\n\n_page_size\"\x84\x01\n(AdminServiceListWebhookEndpointsResponse\x12\x30\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x1c.payments.v1.WebhookEndpointR\x04\x64\x61ta\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"|\n\x1d\x44isableWebhookEndpointRequest\x12,\n\x0b\x65ndpoint_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\nendpointId\x12-\n\x06reason\x18\x02 \x01(\tB\x15\xbaH\x12r\r\x18\xf4\x03\x32\x08^\\P{C}*$\xc8\x01\x01R\x06reason\"{\n\x1c\x45nableWebhookEndpointRequest\x12,\n\x0b\x65ndpoint_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\nendpointId\x12-\n\x06reason\x18\x02 \x01(\tB\x15\xbaH\x12r\r\x18\xf4\x03\x32\x08^\\P{C}*$\xc8\x01\x01R\x06reason\"\x1a\n\x18GetDashboardStatsRequest\"\xe8\x01\n\x0e\x44\x61shboardStats\x12/\n\x05\x61s_of\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04\x61sOf\x12-\n\x05total\x18\x02 \x01(\x0b\x32\x17.payments.v1.StatisticsR\x05total\x12;\n\rlast_24_hours\x18\x03 \x01(\x0b\x32\x17.payments.v1.StatisticsR\x0blast24Hours\x12\x39\n\x0clast_30_days\x18\x04 \x01(\x0b\x32\x17.payments.v1.StatisticsR\nlast30Days\"\xb4\x04\n\nStatistics\x12\x30\n\x05since\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05since\x12;\n\x06orders\x18\x02 \x03(\x0b\x32#.payments.v1.Statistics.OrdersEntryR\x06orders\x12\x41\n\x08payments\x18\x03 \x03(\x0b\x32%.payments.v1.Statistics.PaymentsEntryR\x08payments\x12&\n\x0csuccess_rate\x18\x04 \x01(\x01H\x00R\x0bsuccessRate\x88\x01\x01\x12N\n\rdecline_codes\x18\x05 \x03(\x0b\x32).payments.v1.Statistics.DeclineCodesEntryR\x0c\x64\x65\x63lineCodes\x12\x32\n\x06totals\x18\x06 \x03(\x0b\x32\x1a.payments.v1.CurrencyTotalR\x06totals\x1a\x39\n\x0bOrdersEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\rR\x05value:\x02\x38\x01\x1a;\n\rPaymentsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\rR\x05value:\x02\x38\x01\x1a?\n\x11\x44\x65\x63lineCodesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\rR\x05value:\x02\x38\x01\x42\x0f\n\r_success_rate\"]\n\rCurrencyTotal\x12\x1a\n\x08\x63urrency\x18\x01 \x01(\tR\x08\x63urrency\x12\x14\n\x05taken\x18\x02 \x01(\tR\x05taken\x12\x1a\n\x08refunded\x18\x03 \x01(\tR\x08refunded\"\xaa\x03\n\x14ListAuditLogsRequest\x12(\n\x08order_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00R\x07orderId\x88\x01\x01\x12\x65\n\x05\x61\x66ter\x18\x02 \x01(\tBJ\xbaHGrE2C^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}(Z|[+-][0-9]{2}:[0-9]{2})$H\x01R\x05\x61\x66ter\x88\x01\x01\x12g\n\x06\x62\x65\x66ore\x18\x03 \x01(\tBJ\xbaHGrE2C^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}(Z|[+-][0-9]{2}:[0-9]{2})$H\x02R\x06\x62\x65\x66ore\x88\x01\x01\x12+\n\tpage_size\x18\x04 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x01H\x03R\x08pageSize\x88\x01\x01\x12;\n\npage_token\x18\x05 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\tpageTokenB\x0b\n\t_order_idB\x08\n\x06_afterB\t\n\x07_beforeB\x0c\n\n_page_size\"j\n\x15ListAuditLogsResponse\x12)\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x15.payments.v1.AuditLogR\x04\x64\x61ta\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"<\n\x12GetAuditLogRequest\x12&\n\x08\x65ntry_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xc8\x01\x01R\x07\x65ntryId\"\xbb\x03\n\x08\x41uditLog\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n\x05\x63hain\x18\x02 \x01(\tR\x05\x63hain\x12\x10\n\x03seq\x18\x03 \x01(\rR\x03seq\x12*\n\x02\x61t\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x02\x61t\x12\x14\n\x05\x61\x63tor\x18\x05 \x01(\tR\x05\x61\x63tor\x12\"\n\nrequest_id\x18\x06 \x01(\tH\x00R\trequestId\x88\x01\x01\x12\x12\n\x04kind\x18\x07 \x01(\tR\x04kind\x12\x1b\n\tobject_id\x18\x08 \x01(\tR\x08objectId\x12\"\n\nfrom_state\x18\t \x01(\tH\x01R\tfromState\x88\x01\x01\x12\x1e\n\x08to_state\x18\n \x01(\tH\x02R\x07toState\x88\x01\x01\x12\x18\n\x07outcome\x18\x0b \x01(\tR\x07outcome\x12\x1b\n\x06\x64\x65tail\x18\x0c \x01(\tH\x03R\x06\x64\x65tail\x88\x01\x01\x12\x1b\n\tprev_hash\x18\r \x01(\tR\x08prevHash\x12\x12\n\x04hash\x18\x0e \x01(\tR\x04hashB\r\n\x0b_request_idB\r\n\x0b_from_stateB\x0b\n\t_to_stateB\t\n\x07_detail2\xb4\t\n\x0c\x41\x64minService\x12\x7f\n\nListOrders\x12*.payments.v1.AdminServiceListOrdersRequest\x1a+.payments.v1.AdminServiceListOrdersResponse\"\x18\x90\x02\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/admin/orders\x12{\n\x10\x46orceCancelOrder\x12$.payments.v1.ForceCancelOrderRequest\x1a\x12.payments.v1.Order\"-\x90\x02\x02\x82\xd3\xe4\x93\x02$\"\x1f/admin/orders/{order_id}/cancel:\x01*\x12}\n\x11UpdateOrderStatus\x12%.payments.v1.UpdateOrderStatusRequest\x1a\x12.payments.v1.Order\"-\x90\x02\x02\x82\xd3\xe4\x93\x02$\"\x1f/admin/orders/{order_id}/status:\x01*\x12\x9f\x01\n\x14ListWebhookEndpoints\x12\x34.payments.v1.AdminServiceListWebhookEndpointsRequest\x1a\x35.payments.v1.AdminServiceListWebhookEndpointsResponse\"\x1a\x90\x02\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/admin/webhooks\x12\x97\x01\n\x16\x44isableWebhookEndpoint\x12*.payments.v1.DisableWebhookEndpointRequest\x1a\x1c.payments.v1.WebhookEndpoint\"3\x90\x02\x02\x82\xd3\xe4\x93\x02*\"%/admin/webhooks/{endpoint_id}/disable:\x01*\x12\x94\x01\n\x15\x45nableWebhookEndpoint\x12).payments.v1.EnableWebhookEndpointRequest\x1a\x1c.payments.v1.WebhookEndpoint\"2\x90\x02\x02\x82\xd3\xe4\x93\x02)\"$/admin/webhooks/{endpoint_id}/enable:\x01*\x12z\n\x11GetDashboardStats\x12%.payments.v1.GetDashboardStatsRequest\x1a\x1b.payments.v1.DashboardStats\"!\x90\x02\x01\x82\xd3\xe4\x93\x02\x18\x12\x16/admin/dashboard/stats\x12n\n\rListAuditLogs\x12!.payments.v1.ListAuditLogsRequest\x1a\".payments.v1.ListAuditLogsResponse\"\x16\x90\x02\x01\x82\xd3\xe4\x93\x02\r\x12\x0b/audit-logs\x12h\n\x0bGetAuditLog\x12\x1f.payments.v1.GetAuditLogRequest\x1a\x15.payments.v1.AuditLog\"!\x90\x02\x01\x82\xd3\xe4\x93\x02\x18\x12\x16/audit-logs/{entry_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -61,6 +62,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPDATEORDERSTATUSREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\010r\003\260\001\001\310\001\001'
   _globals['_UPDATEORDERSTATUSREQUEST'].fields_by_name['status']._loaded_options = None
   _globals['_UPDATEORDERSTATUSREQUEST'].fields_by_name['status']._serialized_options = b'\272H\031r\024R\007shippedR\tdelivered\310\001\001'
+  _globals['_ADMINSERVICELISTWEBHOOKENDPOINTSREQUEST'].fields_by_name['created_by']._loaded_options = None
+  _globals['_ADMINSERVICELISTWEBHOOKENDPOINTSREQUEST'].fields_by_name['created_by']._serialized_options = b'\272H\017r\r(\377\0012\010^\\P{C}+$'
+  _globals['_ADMINSERVICELISTWEBHOOKENDPOINTSREQUEST'].fields_by_name['status']._loaded_options = None
+  _globals['_ADMINSERVICELISTWEBHOOKENDPOINTSREQUEST'].fields_by_name['status']._serialized_options = b'\272H\025r\023R\007enabledR\010disabled'
+  _globals['_ADMINSERVICELISTWEBHOOKENDPOINTSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_ADMINSERVICELISTWEBHOOKENDPOINTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\006\032\004\030d(\001'
+  _globals['_ADMINSERVICELISTWEBHOOKENDPOINTSREQUEST'].fields_by_name['page_token']._loaded_options = None
+  _globals['_ADMINSERVICELISTWEBHOOKENDPOINTSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
+  _globals['_DISABLEWEBHOOKENDPOINTREQUEST'].fields_by_name['endpoint_id']._loaded_options = None
+  _globals['_DISABLEWEBHOOKENDPOINTREQUEST'].fields_by_name['endpoint_id']._serialized_options = b'\272H\010r\003\260\001\001\310\001\001'
+  _globals['_DISABLEWEBHOOKENDPOINTREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_DISABLEWEBHOOKENDPOINTREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\022r\r\030\364\0032\010^\\P{C}*$\310\001\001'
+  _globals['_ENABLEWEBHOOKENDPOINTREQUEST'].fields_by_name['endpoint_id']._loaded_options = None
+  _globals['_ENABLEWEBHOOKENDPOINTREQUEST'].fields_by_name['endpoint_id']._serialized_options = b'\272H\010r\003\260\001\001\310\001\001'
+  _globals['_ENABLEWEBHOOKENDPOINTREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_ENABLEWEBHOOKENDPOINTREQUEST'].fields_by_name['reason']._serialized_options = b'\272H\022r\r\030\364\0032\010^\\P{C}*$\310\001\001'
   _globals['_STATISTICS_ORDERSENTRY']._loaded_options = None
   _globals['_STATISTICS_ORDERSENTRY']._serialized_options = b'8\001'
   _globals['_STATISTICS_PAYMENTSENTRY']._loaded_options = None
@@ -85,42 +102,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADMINSERVICE'].methods_by_name['ForceCancelOrder']._serialized_options = b'\220\002\002\202\323\344\223\002$\"\037/admin/orders/{order_id}/cancel:\001*'
   _globals['_ADMINSERVICE'].methods_by_name['UpdateOrderStatus']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['UpdateOrderStatus']._serialized_options = b'\220\002\002\202\323\344\223\002$\"\037/admin/orders/{order_id}/status:\001*'
+  _globals['_ADMINSERVICE'].methods_by_name['ListWebhookEndpoints']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ListWebhookEndpoints']._serialized_options = b'\220\002\001\202\323\344\223\002\021\022\017/admin/webhooks'
+  _globals['_ADMINSERVICE'].methods_by_name['DisableWebhookEndpoint']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['DisableWebhookEndpoint']._serialized_options = b'\220\002\002\202\323\344\223\002*\"%/admin/webhooks/{endpoint_id}/disable:\001*'
+  _globals['_ADMINSERVICE'].methods_by_name['EnableWebhookEndpoint']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['EnableWebhookEndpoint']._serialized_options = b'\220\002\002\202\323\344\223\002)\"$/admin/webhooks/{endpoint_id}/enable:\001*'
   _globals['_ADMINSERVICE'].methods_by_name['GetDashboardStats']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['GetDashboardStats']._serialized_options = b'\220\002\001\202\323\344\223\002\030\022\026/admin/dashboard/stats'
   _globals['_ADMINSERVICE'].methods_by_name['ListAuditLogs']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['ListAuditLogs']._serialized_options = b'\220\002\001\202\323\344\223\002\r\022\013/audit-logs'
   _globals['_ADMINSERVICE'].methods_by_name['GetAuditLog']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['GetAuditLog']._serialized_options = b'\220\002\001\202\323\344\223\002\030\022\026/audit-logs/{entry_id}'
-  _globals['_ADMINSERVICELISTORDERSREQUEST']._serialized_start=166
-  _globals['_ADMINSERVICELISTORDERSREQUEST']._serialized_end=1009
-  _globals['_ADMINSERVICELISTORDERSRESPONSE']._serialized_start=1011
-  _globals['_ADMINSERVICELISTORDERSRESPONSE']._serialized_end=1123
-  _globals['_FORCECANCELORDERREQUEST']._serialized_start=1125
-  _globals['_FORCECANCELORDERREQUEST']._serialized_end=1237
-  _globals['_UPDATEORDERSTATUSREQUEST']._serialized_start=1239
-  _globals['_UPDATEORDERSTATUSREQUEST']._serialized_end=1359
-  _globals['_GETDASHBOARDSTATSREQUEST']._serialized_start=1361
-  _globals['_GETDASHBOARDSTATSREQUEST']._serialized_end=1387
-  _globals['_DASHBOARDSTATS']._serialized_start=1390
-  _globals['_DASHBOARDSTATS']._serialized_end=1622
-  _globals['_STATISTICS']._serialized_start=1625
-  _globals['_STATISTICS']._serialized_end=2189
-  _globals['_STATISTICS_ORDERSENTRY']._serialized_start=1989
-  _globals['_STATISTICS_ORDERSENTRY']._serialized_end=2046
-  _globals['_STATISTICS_PAYMENTSENTRY']._serialized_start=2048
-  _globals['_STATISTICS_PAYMENTSENTRY']._serialized_end=2107
-  _globals['_STATISTICS_DECLINECODESENTRY']._serialized_start=2109
-  _globals['_STATISTICS_DECLINECODESENTRY']._serialized_end=2172
-  _globals['_CURRENCYTOTAL']._serialized_start=2191
-  _globals['_CURRENCYTOTAL']._serialized_end=2284
-  _globals['_LISTAUDITLOGSREQUEST']._serialized_start=2287
-  _globals['_LISTAUDITLOGSREQUEST']._serialized_end=2713
-  _globals['_LISTAUDITLOGSRESPONSE']._serialized_start=2715
-  _globals['_LISTAUDITLOGSRESPONSE']._serialized_end=2821
-  _globals['_GETAUDITLOGREQUEST']._serialized_start=2823
-  _globals['_GETAUDITLOGREQUEST']._serialized_end=2883
-  _globals['_AUDITLOG']._serialized_start=2886
-  _globals['_AUDITLOG']._serialized_end=3329
-  _globals['_ADMINSERVICE']._serialized_start=3332
-  _globals['_ADMINSERVICE']._serialized_end=4069
+  _globals['_ADMINSERVICELISTORDERSREQUEST']._serialized_start=193
+  _globals['_ADMINSERVICELISTORDERSREQUEST']._serialized_end=1036
+  _globals['_ADMINSERVICELISTORDERSRESPONSE']._serialized_start=1038
+  _globals['_ADMINSERVICELISTORDERSRESPONSE']._serialized_end=1150
+  _globals['_FORCECANCELORDERREQUEST']._serialized_start=1152
+  _globals['_FORCECANCELORDERREQUEST']._serialized_end=1264
+  _globals['_UPDATEORDERSTATUSREQUEST']._serialized_start=1266
+  _globals['_UPDATEORDERSTATUSREQUEST']._serialized_end=1386
+  _globals['_ADMINSERVICELISTWEBHOOKENDPOINTSREQUEST']._serialized_start=1389
+  _globals['_ADMINSERVICELISTWEBHOOKENDPOINTSREQUEST']._serialized_end=1687
+  _globals['_ADMINSERVICELISTWEBHOOKENDPOINTSRESPONSE']._serialized_start=1690
+  _globals['_ADMINSERVICELISTWEBHOOKENDPOINTSRESPONSE']._serialized_end=1822
+  _globals['_DISABLEWEBHOOKENDPOINTREQUEST']._serialized_start=1824
+  _globals['_DISABLEWEBHOOKENDPOINTREQUEST']._serialized_end=1948
+  _globals['_ENABLEWEBHOOKENDPOINTREQUEST']._serialized_start=1950
+  _globals['_ENABLEWEBHOOKENDPOINTREQUEST']._serialized_end=2073
+  _globals['_GETDASHBOARDSTATSREQUEST']._serialized_start=2075
+  _globals['_GETDASHBOARDSTATSREQUEST']._serialized_end=2101
+  _globals['_DASHBOARDSTATS']._serialized_start=2104
+  _globals['_DASHBOARDSTATS']._serialized_end=2336
+  _globals['_STATISTICS']._serialized_start=2339
+  _globals['_STATISTICS']._serialized_end=2903
+  _globals['_STATISTICS_ORDERSENTRY']._serialized_start=2703
+  _globals['_STATISTICS_ORDERSENTRY']._serialized_end=2760
+  _globals['_STATISTICS_PAYMENTSENTRY']._serialized_start=2762
+  _globals['_STATISTICS_PAYMENTSENTRY']._serialized_end=2821
+  _globals['_STATISTICS_DECLINECODESENTRY']._serialized_start=2823
+  _globals['_STATISTICS_DECLINECODESENTRY']._serialized_end=2886
+  _globals['_CURRENCYTOTAL']._serialized_start=2905
+  _globals['_CURRENCYTOTAL']._serialized_end=2998
+  _globals['_LISTAUDITLOGSREQUEST']._serialized_start=3001
+  _globals['_LISTAUDITLOGSREQUEST']._serialized_end=3427
+  _globals['_LISTAUDITLOGSRESPONSE']._serialized_start=3429
+  _globals['_LISTAUDITLOGSRESPONSE']._serialized_end=3535
+  _globals['_GETAUDITLOGREQUEST']._serialized_start=3537
+  _globals['_GETAUDITLOGREQUEST']._serialized_end=3597
+  _globals['_AUDITLOG']._serialized_start=3600
+  _globals['_AUDITLOG']._serialized_end=4043
+  _globals['_ADMINSERVICE']._serialized_start=4046
+  _globals['_ADMINSERVICE']._serialized_end=5250
 # @@protoc_insertion_point(module_scope)

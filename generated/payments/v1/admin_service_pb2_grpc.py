@@ -5,6 +5,7 @@ import warnings
 
 from payments.v1 import admin_service_pb2 as payments_dot_v1_dot_admin__service__pb2
 from payments.v1 import order_pb2 as payments_dot_v1_dot_order__pb2
+from payments.v1 import webhook_pb2 as payments_dot_v1_dot_webhook__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -50,6 +51,21 @@ class AdminServiceStub:
                 request_serializer=payments_dot_v1_dot_admin__service__pb2.UpdateOrderStatusRequest.SerializeToString,
                 response_deserializer=payments_dot_v1_dot_order__pb2.Order.FromString,
                 _registered_method=True)
+        self.ListWebhookEndpoints = channel.unary_unary(
+                '/payments.v1.AdminService/ListWebhookEndpoints',
+                request_serializer=payments_dot_v1_dot_admin__service__pb2.AdminServiceListWebhookEndpointsRequest.SerializeToString,
+                response_deserializer=payments_dot_v1_dot_admin__service__pb2.AdminServiceListWebhookEndpointsResponse.FromString,
+                _registered_method=True)
+        self.DisableWebhookEndpoint = channel.unary_unary(
+                '/payments.v1.AdminService/DisableWebhookEndpoint',
+                request_serializer=payments_dot_v1_dot_admin__service__pb2.DisableWebhookEndpointRequest.SerializeToString,
+                response_deserializer=payments_dot_v1_dot_webhook__pb2.WebhookEndpoint.FromString,
+                _registered_method=True)
+        self.EnableWebhookEndpoint = channel.unary_unary(
+                '/payments.v1.AdminService/EnableWebhookEndpoint',
+                request_serializer=payments_dot_v1_dot_admin__service__pb2.EnableWebhookEndpointRequest.SerializeToString,
+                response_deserializer=payments_dot_v1_dot_webhook__pb2.WebhookEndpoint.FromString,
+                _registered_method=True)
         self.GetDashboardStats = channel.unary_unary(
                 '/payments.v1.AdminService/GetDashboardStats',
                 request_serializer=payments_dot_v1_dot_admin__service__pb2.GetDashboardStatsRequest.SerializeToString,
@@ -83,6 +99,24 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateOrderStatus(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWebhookEndpoints(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DisableWebhookEndpoint(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EnableWebhookEndpoint(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,6 +157,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.UpdateOrderStatus,
                     request_deserializer=payments_dot_v1_dot_admin__service__pb2.UpdateOrderStatusRequest.FromString,
                     response_serializer=payments_dot_v1_dot_order__pb2.Order.SerializeToString,
+            ),
+            'ListWebhookEndpoints': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWebhookEndpoints,
+                    request_deserializer=payments_dot_v1_dot_admin__service__pb2.AdminServiceListWebhookEndpointsRequest.FromString,
+                    response_serializer=payments_dot_v1_dot_admin__service__pb2.AdminServiceListWebhookEndpointsResponse.SerializeToString,
+            ),
+            'DisableWebhookEndpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.DisableWebhookEndpoint,
+                    request_deserializer=payments_dot_v1_dot_admin__service__pb2.DisableWebhookEndpointRequest.FromString,
+                    response_serializer=payments_dot_v1_dot_webhook__pb2.WebhookEndpoint.SerializeToString,
+            ),
+            'EnableWebhookEndpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.EnableWebhookEndpoint,
+                    request_deserializer=payments_dot_v1_dot_admin__service__pb2.EnableWebhookEndpointRequest.FromString,
+                    response_serializer=payments_dot_v1_dot_webhook__pb2.WebhookEndpoint.SerializeToString,
             ),
             'GetDashboardStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetDashboardStats,
@@ -221,6 +270,87 @@ class AdminService:
             '/payments.v1.AdminService/UpdateOrderStatus',
             payments_dot_v1_dot_admin__service__pb2.UpdateOrderStatusRequest.SerializeToString,
             payments_dot_v1_dot_order__pb2.Order.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWebhookEndpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/payments.v1.AdminService/ListWebhookEndpoints',
+            payments_dot_v1_dot_admin__service__pb2.AdminServiceListWebhookEndpointsRequest.SerializeToString,
+            payments_dot_v1_dot_admin__service__pb2.AdminServiceListWebhookEndpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DisableWebhookEndpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/payments.v1.AdminService/DisableWebhookEndpoint',
+            payments_dot_v1_dot_admin__service__pb2.DisableWebhookEndpointRequest.SerializeToString,
+            payments_dot_v1_dot_webhook__pb2.WebhookEndpoint.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EnableWebhookEndpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/payments.v1.AdminService/EnableWebhookEndpoint',
+            payments_dot_v1_dot_admin__service__pb2.EnableWebhookEndpointRequest.SerializeToString,
+            payments_dot_v1_dot_webhook__pb2.WebhookEndpoint.FromString,
             options,
             channel_credentials,
             insecure,

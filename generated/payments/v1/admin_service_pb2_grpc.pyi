@@ -7,6 +7,7 @@ from collections import abc as _abc
 from grpc import aio as _aio
 from payments.v1 import admin_service_pb2 as _admin_service_pb2
 from payments.v1 import order_pb2 as _order_pb2
+from payments.v1 import webhook_pb2 as _webhook_pb2
 import abc as _abc_1
 import grpc as _grpc
 import sys
@@ -35,6 +36,9 @@ class AdminServiceStub:
     ListOrders: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.AdminServiceListOrdersRequest, _admin_service_pb2.AdminServiceListOrdersResponse]
     ForceCancelOrder: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ForceCancelOrderRequest, _order_pb2.Order]
     UpdateOrderStatus: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateOrderStatusRequest, _order_pb2.Order]
+    ListWebhookEndpoints: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.AdminServiceListWebhookEndpointsRequest, _admin_service_pb2.AdminServiceListWebhookEndpointsResponse]
+    DisableWebhookEndpoint: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.DisableWebhookEndpointRequest, _webhook_pb2.WebhookEndpoint]
+    EnableWebhookEndpoint: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.EnableWebhookEndpointRequest, _webhook_pb2.WebhookEndpoint]
     GetDashboardStats: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetDashboardStatsRequest, _admin_service_pb2.DashboardStats]
     ListAuditLogs: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListAuditLogsRequest, _admin_service_pb2.ListAuditLogsResponse]
     GetAuditLog: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetAuditLogRequest, _admin_service_pb2.AuditLog]
@@ -45,6 +49,9 @@ class AdminServiceAsyncStub(AdminServiceStub):
     ListOrders: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.AdminServiceListOrdersRequest, _admin_service_pb2.AdminServiceListOrdersResponse]  # type: ignore[assignment]
     ForceCancelOrder: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ForceCancelOrderRequest, _order_pb2.Order]  # type: ignore[assignment]
     UpdateOrderStatus: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateOrderStatusRequest, _order_pb2.Order]  # type: ignore[assignment]
+    ListWebhookEndpoints: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.AdminServiceListWebhookEndpointsRequest, _admin_service_pb2.AdminServiceListWebhookEndpointsResponse]  # type: ignore[assignment]
+    DisableWebhookEndpoint: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.DisableWebhookEndpointRequest, _webhook_pb2.WebhookEndpoint]  # type: ignore[assignment]
+    EnableWebhookEndpoint: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.EnableWebhookEndpointRequest, _webhook_pb2.WebhookEndpoint]  # type: ignore[assignment]
     GetDashboardStats: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetDashboardStatsRequest, _admin_service_pb2.DashboardStats]  # type: ignore[assignment]
     ListAuditLogs: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListAuditLogsRequest, _admin_service_pb2.ListAuditLogsResponse]  # type: ignore[assignment]
     GetAuditLog: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetAuditLogRequest, _admin_service_pb2.AuditLog]  # type: ignore[assignment]
@@ -70,6 +77,27 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.UpdateOrderStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_order_pb2.Order, _abc.Awaitable[_order_pb2.Order]]: ...
+
+    @_abc_1.abstractmethod
+    def ListWebhookEndpoints(
+        self,
+        request: _admin_service_pb2.AdminServiceListWebhookEndpointsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.AdminServiceListWebhookEndpointsResponse, _abc.Awaitable[_admin_service_pb2.AdminServiceListWebhookEndpointsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def DisableWebhookEndpoint(
+        self,
+        request: _admin_service_pb2.DisableWebhookEndpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_webhook_pb2.WebhookEndpoint, _abc.Awaitable[_webhook_pb2.WebhookEndpoint]]: ...
+
+    @_abc_1.abstractmethod
+    def EnableWebhookEndpoint(
+        self,
+        request: _admin_service_pb2.EnableWebhookEndpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_webhook_pb2.WebhookEndpoint, _abc.Awaitable[_webhook_pb2.WebhookEndpoint]]: ...
 
     @_abc_1.abstractmethod
     def GetDashboardStats(

@@ -47,6 +47,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_WEBHOOK_NOT_FOUND: _ErrorReason.ValueType  # 22
     ERROR_REASON_WEBHOOK_LIMIT_REACHED: _ErrorReason.ValueType  # 23
     ERROR_REASON_WATCH_LIMIT_REACHED: _ErrorReason.ValueType  # 24
+    ERROR_REASON_WEBHOOK_DISABLED_BY_ADMINISTRATOR: _ErrorReason.ValueType  # 25
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper): ...
 
@@ -75,4 +76,5 @@ ERROR_REASON_RECEIPT_NOT_FOUND: ErrorReason.ValueType  # 21
 ERROR_REASON_WEBHOOK_NOT_FOUND: ErrorReason.ValueType  # 22
 ERROR_REASON_WEBHOOK_LIMIT_REACHED: ErrorReason.ValueType  # 23
 ERROR_REASON_WATCH_LIMIT_REACHED: ErrorReason.ValueType  # 24
+ERROR_REASON_WEBHOOK_DISABLED_BY_ADMINISTRATOR: ErrorReason.ValueType  # 25
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -35,6 +35,8 @@ class WebhookEndpoint(_message.Message):
     PREVIOUS_SECRET_UNTIL_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    FAILING_SINCE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     user_id: _builtins.str
     url: _builtins.str
@@ -43,6 +45,7 @@ class WebhookEndpoint(_message.Message):
     disabled_because: _builtins.str
     order_id: _builtins.str
     secret: _builtins.str
+    created_by: _builtins.str
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -51,6 +54,8 @@ class WebhookEndpoint(_message.Message):
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def updated_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def failing_since(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -66,11 +71,15 @@ class WebhookEndpoint(_message.Message):
         previous_secret_until: _timestamp_pb2.Timestamp | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
+        created_by: _builtins.str | None = ...,
+        failing_since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_disabled_because", b"_disabled_because", "_order_id", b"_order_id", "_secret", b"_secret", "_user_id", b"_user_id", "created_at", b"created_at", "description", b"description", "disabled_because", b"disabled_because", "order_id", b"order_id", "previous_secret_until", b"previous_secret_until", "secret", b"secret", "updated_at", b"updated_at", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_created_by", b"_created_by", "_description", b"_description", "_disabled_because", b"_disabled_because", "_order_id", b"_order_id", "_secret", b"_secret", "_user_id", b"_user_id", "created_at", b"created_at", "created_by", b"created_by", "description", b"description", "disabled_because", b"disabled_because", "failing_since", b"failing_since", "order_id", b"order_id", "previous_secret_until", b"previous_secret_until", "secret", b"secret", "updated_at", b"updated_at", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_disabled_because", b"_disabled_because", "_order_id", b"_order_id", "_secret", b"_secret", "_user_id", b"_user_id", "created_at", b"created_at", "description", b"description", "disabled_because", b"disabled_because", "event_types", b"event_types", "id", b"id", "order_id", b"order_id", "previous_secret_until", b"previous_secret_until", "secret", b"secret", "status", b"status", "updated_at", b"updated_at", "url", b"url", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_created_by", b"_created_by", "_description", b"_description", "_disabled_because", b"_disabled_because", "_order_id", b"_order_id", "_secret", b"_secret", "_user_id", b"_user_id", "created_at", b"created_at", "created_by", b"created_by", "description", b"description", "disabled_because", b"disabled_because", "event_types", b"event_types", "failing_since", b"failing_since", "id", b"id", "order_id", b"order_id", "previous_secret_until", b"previous_secret_until", "secret", b"secret", "status", b"status", "updated_at", b"updated_at", "url", b"url", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__created_by: _TypeAlias = _typing.Literal["created_by"]  # noqa: Y015
+    _WhichOneofArgType__created_by: _TypeAlias = _typing.Literal["_created_by", b"_created_by"]  # noqa: Y015
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
     _WhichOneofReturnType__disabled_because: _TypeAlias = _typing.Literal["disabled_because"]  # noqa: Y015
@@ -81,6 +90,8 @@ class WebhookEndpoint(_message.Message):
     _WhichOneofArgType__secret: _TypeAlias = _typing.Literal["_secret", b"_secret"]  # noqa: Y015
     _WhichOneofReturnType__user_id: _TypeAlias = _typing.Literal["user_id"]  # noqa: Y015
     _WhichOneofArgType__user_id: _TypeAlias = _typing.Literal["_user_id", b"_user_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__created_by) -> _WhichOneofReturnType__created_by | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
     @_typing.overload

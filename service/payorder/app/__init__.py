@@ -106,7 +106,7 @@ def _assemble(ground: Ground, *, shares_port: bool) -> _Parts:
     server = EdgeServer(
         orders=servicers.orders(told),
         payments=servicers.payments(told),
-        admin=servicers.admin(),
+        admin=servicers.admin(told),
         webhooks=told.webhooks,
         steps=_steps(ground, store, tokens, shut_out),
         store=store,

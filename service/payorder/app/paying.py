@@ -22,6 +22,7 @@ from payorder.workflows.create_order import CreateOrder
 from payorder.workflows.fan_out_events import FanOutEvents
 from payorder.workflows.force_cancel_order import ForceCancelOrder
 from payorder.workflows.fulfil_order import FulfilOrder
+from payorder.workflows.oversee_webhooks import OverseeWebhooks
 from payorder.workflows.pay_order import ChargeLimits, PayOrder
 from payorder.workflows.reconcile import Reconcile, ReconcileLimits
 from payorder.workflows.watch_order import WatchedOrders
@@ -126,10 +127,12 @@ class Servicers:
             answer_within_seconds=self._ground.settings.answer_within_seconds,
         )
 
-    def admin(self) -> AdminServicer:
+    def admin(self, telling: Telling) -> AdminServicer:
         return AdminServicer(
             force_cancel=self._force_cancel(),
             fulfil_order=FulfilOrder(store=self._store, clock=self._ground.clock, render=to_order_reply),
+            oversee=OverseeWebhooks(endpoints=telling.endpoints, clock=self._ground.clock),
+            endpoints=telling.endpoints,
             store=self._store,
             keys=self._keys,
         )

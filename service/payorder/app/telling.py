@@ -20,6 +20,7 @@ from payorder.edge.event_bodies import JsonBodies, render_callback, render_test
 from payorder.edge.receipts import Receipts
 from payorder.edge.replies import to_callback_reply
 from payorder.edge.webhooks import WebhookServicer
+from payorder.ports.endpoints import EverybodysEndpoints
 from payorder.ports.receivers import Receivers
 from payorder.ports.store import Store
 from payorder.workflows.deliver_webhooks import DeliverWebhooks
@@ -48,6 +49,7 @@ class Telling:
     """What callers have of it."""
 
     webhooks: WebhookServicer
+    endpoints: EverybodysEndpoints
     request_callback: RequestCallback
     receipts: Receipts
     watch_order: WatchOrder
@@ -110,6 +112,7 @@ def telling(
     )
     return Telling(
         webhooks=WebhookServicer(manage=_manage(ground, endpoints, to), endpoints=endpoints),
+        endpoints=endpoints,
         request_callback=request_callback,
         receipts=_receipts(ground.settings, store, signer),
         watch_order=_watch_order(ground, store, watched),

@@ -16,6 +16,7 @@ Refusal
 ├── ReceiptNotFound        the order has not been paid
 ├── WebhookNotFound        no such webhook endpoint or delivery, or somebody else's
 ├── WebhookLimitReached    there are as many webhook endpoints, or callbacks, as there may be
+├── WebhookDisabled        by an administrator, so that nobody else enables it
 ├── PaymentInProgress      another attempt is being made
 ├── IdempotencyKeyReused   the key came with another request before
 ├── RateLimited            too many attempts to pay, or test events
@@ -123,6 +124,10 @@ class WebhookNotFound(Refusal):
 
 
 class WebhookLimitReached(Refusal):
+    pass
+
+
+class WebhookDisabled(Refusal):
     pass
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
+from payorder.domain.errors import WebhookDisabled
+
 # The public type of every event, by the type under which it is stored.
 EVENT_TYPES: Mapping[str, str] = {
     "order.approved": "order.statusChanged",
@@ -30,7 +32,7 @@ class EndpointState(StrEnum):
 class DisabledBecause(StrEnum):
     """`GONE`: the receiver answered 410. `FAILING`: every attempt failed for days. `DONE`: a callback was made.
 
-    `SUBJECT`: who created it has been shut out.
+    `SUBJECT`: who created it has been shut out. `ADMINISTRATOR`: only an administrator undoes it.
     """
 
     OWNER = "owner"
@@ -38,6 +40,7 @@ class DisabledBecause(StrEnum):
     GONE = "gone"
     FAILING = "failing"
     DONE = "done"
+    ADMINISTRATOR = "administrator"
 
 
 class DeliveryState(StrEnum):
@@ -63,6 +66,7 @@ class Endpoint:
     """`owner` is whose orders it hears of, None for everybody's; no `event_types` means all.
 
     `order_id` is set for a callback: it hears of that order, once, and is signed with the service's own key.
+    `failing_since`: every attempt since then has failed.
     """
 
     id: str
@@ -77,20 +81,43 @@ class Endpoint:
     disabled_because: DisabledBecause | None = None
     order_id: str | None = None
     previous_secret_until: datetime | None = None
+    failing_since: datetime | None = None
 
     def changed(self, change: EndpointChange, at: datetime) -> "Endpoint":
-        """Who disables it is its owner, unless it is disabled for another reason already."""
-        state = change.state or self.state
+        """Who disables it is its owner, unless it is disabled for another reason already.
+
+        Raises WebhookDisabled where it may not be enabled.
+        """
+        state, url = change.state or self.state, change.url or self.url
+        if state is EndpointState.ENABLED and self.disabled_because is DisabledBecause.ADMINISTRATOR:
+            raise WebhookDisabled
         because = None if state is EndpointState.ENABLED else self.disabled_because or DisabledBecause.OWNER
         return replace(
             self,
-            url=change.url or self.url,
+            url=url,
             description=self.description if change.description is None else change.description or None,
             event_types=self.event_types if change.event_types is None else change.event_types,
             state=state,
             disabled_because=because,
+            # What is enabled again has not failed yet, and neither has another receiver.
+            failing_since=self.failing_since if (state, url) == (self.state, self.url) else None,
             updated_at=at,
         )
+
+    def disabled_by_administrator(self, at: datetime) -> "Endpoint":
+        """Also when it is disabled already, for a reason that its owner could undo, or is a callback that was made."""
+        if self.disabled_because is DisabledBecause.ADMINISTRATOR:
+            return self
+        because = DisabledBecause.ADMINISTRATOR
+        return replace(self, state=EndpointState.DISABLED, disabled_because=because, updated_at=at)
+
+    def enabled_by_administrator(self, at: datetime, *, is_done: bool) -> "Endpoint":
+        """Whatever it was disabled for. `is_done`: a callback that was made, of which no other is to be made."""
+        because = DisabledBecause.DONE if is_done else None
+        if because is self.disabled_because:
+            return self
+        state = EndpointState.DISABLED if is_done else EndpointState.ENABLED
+        return replace(self, state=state, disabled_because=because, failing_since=None, updated_at=at)
 
 
 @dataclass(frozen=True, slots=True)

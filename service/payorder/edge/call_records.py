@@ -24,7 +24,9 @@ _TOLD = frozenset(
     {
         "orderId",
         "entryId",
+        "endpointId",
         "userId",
+        "createdBy",
         "status",
         "currency",
         "createdAfter",

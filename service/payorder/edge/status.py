@@ -37,6 +37,7 @@ from payorder.domain.errors import (
     SubjectDisabled,
     TooManyWatches,
     Unauthenticated,
+    WebhookDisabled,
     WebhookLimitReached,
     WebhookNotFound,
 )
@@ -197,6 +198,13 @@ STATUS: Mapping[type[Unanswered], Row] = {
         R.ERROR_REASON_WEBHOOK_LIMIT_REACHED,
         "There are too many webhooks",
         "Delete one that is not needed any more; nothing was done by this call.",
+    ),
+    WebhookDisabled: Row(
+        StatusCode.FAILED_PRECONDITION,
+        409,
+        R.ERROR_REASON_WEBHOOK_DISABLED_BY_ADMINISTRATOR,
+        "An administrator has disabled the webhook",
+        "Only an administrator can enable it again; nothing was done by this call.",
     ),
     PaymentInProgress: Row(
         StatusCode.ABORTED,

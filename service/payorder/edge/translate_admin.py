@@ -4,6 +4,7 @@ from datetime import datetime
 
 from payments.v1.admin_service_pb2 import (
     AdminServiceListOrdersRequest,
+    AdminServiceListWebhookEndpointsRequest,
     AuditLog,
     CurrencyTotal,
     DashboardStats,
@@ -13,12 +14,15 @@ from payments.v1.admin_service_pb2 import Statistics as StatisticsMessage
 from payorder.domain.errors import BrokenRule, FieldFault, InvalidFields
 from payorder.domain.money import Currency
 from payorder.domain.states import OrderStatus
+from payorder.domain.webhook import EndpointState
 from payorder.edge.page_tokens import from_token
 from payorder.edge.translate import PAGE_SIZE_DEFAULT, to_currency, to_id, to_money, to_time, to_timestamp
 from payorder.ports.admin import AuditEntry, Dashboard, EntryFilter, OrderFilter, Statistics
+from payorder.ports.endpoints import EndpointFilter
 from payorder.ports.store import PageRequest
 
-Filter = OrderFilter | EntryFilter
+Filter = OrderFilter | EntryFilter | EndpointFilter
+FilteredRequest = AdminServiceListOrdersRequest | ListAuditLogsRequest | AdminServiceListWebhookEndpointsRequest
 
 
 def to_order_filter(request: AdminServiceListOrdersRequest) -> OrderFilter:
@@ -44,7 +48,14 @@ def to_entry_filter(request: ListAuditLogsRequest) -> EntryFilter:
     )
 
 
-def to_filtered_page(request: AdminServiceListOrdersRequest | ListAuditLogsRequest, wanted: Filter) -> PageRequest:
+def to_endpoint_filter(request: AdminServiceListWebhookEndpointsRequest) -> EndpointFilter:
+    return EndpointFilter(
+        created_by=request.created_by if request.HasField("created_by") else None,
+        state=EndpointState(request.status) if request.HasField("status") else None,
+    )
+
+
+def to_filtered_page(request: FilteredRequest, wanted: Filter) -> PageRequest:
     """Raises InvalidFields for a token of another filter."""
     size = request.page_size if request.HasField("page_size") else PAGE_SIZE_DEFAULT
     return PageRequest(size=size, after=from_token(request.page_token, wanted))

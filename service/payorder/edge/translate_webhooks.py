@@ -94,6 +94,14 @@ def to_endpoint_message(endpoint: Endpoint, secret: Secret | None = None) -> Web
     )
 
 
+def to_overseen_message(endpoint: Endpoint) -> WebhookEndpoint:
+    """With what administrators alone are told."""
+    since = endpoint.failing_since
+    told = WebhookEndpoint(created_by=endpoint.created_by, failing_since=to_timestamp(since) if since else None)
+    told.MergeFrom(to_endpoint_message(endpoint))
+    return told
+
+
 def to_delivery_message(delivered: Delivered) -> WebhookDelivery:
     delivery = delivered.delivery
     return WebhookDelivery(

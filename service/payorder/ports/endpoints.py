@@ -9,9 +9,25 @@ from payorder.domain.idempotency import IdempotencyKey, Replay, Reply
 from payorder.domain.money import Money
 from payorder.domain.order import Order
 from payorder.domain.origin import Owner
-from payorder.domain.webhook import Attempt, Delivery, DeliveryState, Endpoint, EndpointChange
+from payorder.domain.webhook import Attempt, Delivery, DeliveryState, Endpoint, EndpointChange, EndpointState
 from payorder.ports.audit import CallRecord
 from payorder.ports.store import Page, PageRequest
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointFilter:
+    """Of everybody's endpoints. What is None does not matter."""
+
+    created_by: str | None = None
+    state: EndpointState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundEndpoints:
+    """Endpoints that fit a filter, and after which one to look further, if there may be more."""
+
+    endpoints: Sequence[Endpoint]
+    go_on_after: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +128,9 @@ class Endpoints(Protocol):
 
     async def get_endpoint(self, endpoint_id: str, created_by: str) -> Endpoint: ...
 
-    async def update(self, endpoint_id: str, change: EndpointChange, at: datetime, call: CallRecord) -> Endpoint: ...
+    async def update(self, endpoint_id: str, change: EndpointChange, at: datetime, call: CallRecord) -> Endpoint:
+        """Raises WebhookDisabled."""
+        ...
 
     async def delete(self, endpoint_id: str, call: CallRecord) -> None:
         """With its deliveries, in as many transactions as it takes. One that was cut off is asked for again."""
@@ -141,4 +159,23 @@ class Endpoints(Protocol):
 
     async def replay_since(self, wanted: ReplayRequest, call: CallRecord) -> Replayed:
         """Of a bounded part of the events, also of those that were never to be delivered to the endpoint."""
+        ...
+
+
+class EverybodysEndpoints(Protocol):
+    """Endpoints of whoever created them, for administrators: as Endpoints, but the actor need not have created any.
+
+    Only what is not there is WebhookNotFound.
+    """
+
+    async def find_endpoints(self, wanted: EndpointFilter, page: PageRequest) -> FoundEndpoints:
+        """Without callbacks. Looks at so many that it does not take long, and may find none of those that fit."""
+        ...
+
+    async def disable(self, endpoint_id: str, at: datetime, call: CallRecord) -> Endpoint:
+        """An endpoint or a callback, as Endpoint.disabled_by_administrator says."""
+        ...
+
+    async def enable(self, endpoint_id: str, at: datetime, call: CallRecord) -> Endpoint:
+        """An endpoint or a callback, as Endpoint.enabled_by_administrator says."""
         ...

@@ -78,7 +78,7 @@ class ManageWebhooks:
         return endpoint, secret
 
     async def update(self, endpoint_id: str, change: EndpointChange, origin: Origin) -> Endpoint:
-        """Raises InvalidFields for a URL that is refused."""
+        """Raises InvalidFields for a URL that is refused, WebhookDisabled."""
         if change.url is not None:
             await refuse_unless_vetted(self._receivers, "url", change.url)
         changed = [name for name in EndpointChange.__slots__ if getattr(change, name) is not None]

@@ -60,6 +60,7 @@ _ATTEMPTS = (
         webhook_attempts.c.number > webhook_deliveries.c.attempts - _ATTEMPTS_SHOWN,
     )
 )
+_ANY = select(webhook_deliveries.c.id).where(webhook_deliveries.c.endpoint_id == bindparam("of_endpoint")).limit(1)
 _ADD = insert(webhook_deliveries).values(
     state=DeliveryState.PENDING, lane=LANE_OF_NEW, next_attempt_at=now_milliseconds()
 )
@@ -110,6 +111,10 @@ async def refuse_more_tests(connection: AsyncConnection, test: NewDelivery, per_
     tests = await connection.execute(_TESTS, {"of_endpoint": test.endpoint_id, "since": since})
     if tests.scalar_one() >= per_minute_max:
         raise RateLimited("webhook test", _MINUTE_SECONDS)
+
+
+async def has_any(connection: AsyncConnection, endpoint_id: str) -> bool:
+    return (await connection.execute(_ANY, {"of_endpoint": endpoint_id})).one_or_none() is not None
 
 
 async def get(connection: AsyncConnection, delivery_id: str) -> Delivered:

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from payorder.adapters.database import audit, endpoint_deliveries, endpoints, replays
+from payorder.adapters.database import audit, endpoint_deliveries, endpoints, everybodys_endpoints, replays
 from payorder.adapters.database.engine import Database
 from payorder.domain.idempotency import IdempotencyKey, Replay
 from payorder.domain.webhook import Endpoint, EndpointChange
@@ -13,7 +13,9 @@ from payorder.ports.audit import CallRecord
 from payorder.ports.endpoints import (
     Delivered,
     DeliveryFilter,
+    EndpointFilter,
     FoundDeliveries,
+    FoundEndpoints,
     NewCallback,
     NewDelivery,
     NewSecret,
@@ -25,7 +27,10 @@ from payorder.ports.store import Page, PageRequest
 
 
 class DatabaseEndpoints:
-    """Implements payorder.ports.endpoints.Endpoints. `on_change` is told what was written and of whom, after it was."""
+    """Implements payorder.ports.endpoints.Endpoints and EverybodysEndpoints.
+
+    `on_change` is told what was written and of whom, after it was.
+    """
 
     def __init__(self, database: Database, *, bodies: EventBodies, on_change: Callable[[str, str], None]) -> None:
         self._database = database
@@ -116,3 +121,21 @@ class DatabaseEndpoints:
         replayed = await self._database.write(replay)
         self._on_change("webhook.replayed", wanted.endpoint_id)
         return replayed
+
+    async def find_endpoints(self, wanted: EndpointFilter, page: PageRequest) -> FoundEndpoints:
+        async with self._database.read() as connection:
+            return await everybodys_endpoints.find(connection, wanted, page)
+
+    async def disable(self, endpoint_id: str, at: datetime, call: CallRecord) -> Endpoint:
+        disabled = await self._database.write(
+            lambda connection: everybodys_endpoints.disable(connection, endpoint_id, at, call)
+        )
+        self._on_change("webhook.disabled", endpoint_id)
+        return disabled
+
+    async def enable(self, endpoint_id: str, at: datetime, call: CallRecord) -> Endpoint:
+        enabled = await self._database.write(
+            lambda connection: everybodys_endpoints.enable(connection, endpoint_id, at, call)
+        )
+        self._on_change("webhook.enabled", endpoint_id)
+        return enabled

@@ -4,7 +4,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, bindparam, case, delete, func, insert, literal_column, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, func, insert, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from payorder.adapters.database import audit, endpoint_deliveries, keyed_replies, orders
@@ -50,8 +50,7 @@ _CHANGE = (
         event_types=bindparam("new_event_types"),
         state=bindparam("new_state"),
         disabled_because=bindparam("new_disabled_because"),
-        # What is enabled again has not failed yet.
-        failing_since=case((webhook_endpoints.c.state == bindparam("new_state"), webhook_endpoints.c.failing_since)),
+        failing_since=bindparam("new_failing_since"),
         updated_at=bindparam("at"),
     )
 )
@@ -125,23 +124,23 @@ def _use(caller: str, key: IdempotencyKey, at: datetime) -> Use:
 
 
 async def get(connection: AsyncConnection, endpoint_id: str, created_by: str) -> Endpoint:
-    return _to_endpoint(await _get_row(connection, _GET, endpoint_id, created_by))
+    return to_endpoint(await _get_row(connection, _GET, endpoint_id, created_by))
 
 
 async def list_page(connection: AsyncConnection, created_by: str, page: PageRequest) -> Page[Endpoint]:
     statement = _FIRST_PAGE if page.after is None else _NEXT_PAGE
     rows = await connection.execute(statement, {"caller": created_by, "after": page.after, "rows": page.size + 1})
-    return Page.of([_to_endpoint(row) for row in rows], page.size)
+    return Page.of([to_endpoint(row) for row in rows], page.size)
 
 
 async def list_callbacks(connection: AsyncConnection, created_by: str, order_id: str) -> list[Endpoint]:
     rows = await connection.execute(_CALLBACKS, {"caller": created_by, "of_order": order_id})
-    return sorted(map(_to_endpoint, rows), key=lambda endpoint: endpoint.id, reverse=True)
+    return sorted(map(to_endpoint, rows), key=lambda endpoint: endpoint.id, reverse=True)
 
 
 async def get_locked(connection: AsyncConnection, endpoint_id: str, created_by: str) -> Endpoint:
     """Raises WebhookNotFound, also for a callback: it is what it is."""
-    endpoint = _to_endpoint(await _get_row(connection, _GET_LOCKED, endpoint_id, created_by))
+    endpoint = to_endpoint(await _get_row(connection, _GET_LOCKED, endpoint_id, created_by))
     if endpoint.order_id is not None:
         raise WebhookNotFound
     return endpoint
@@ -152,6 +151,13 @@ async def change(
 ) -> Endpoint:
     await audit.add_call(connection, call)
     changed = (await get_locked(connection, endpoint_id, call.origin.actor)).changed(wanted, at)
+    await write(connection, changed)
+    return changed
+
+
+async def write(connection: AsyncConnection, changed: Endpoint) -> None:
+    """What may change of an endpoint. It must be locked, so that nobody finds out meanwhile that it fails."""
+    since = changed.failing_since
     values = {
         "endpoint_id": changed.id,
         "new_url": changed.url,
@@ -159,10 +165,10 @@ async def change(
         "new_event_types": _to_json(changed.event_types),
         "new_state": changed.state,
         "new_disabled_because": changed.disabled_because,
-        "at": to_milliseconds(at),
+        "new_failing_since": None if since is None else to_milliseconds(since),
+        "at": to_milliseconds(changed.updated_at),
     }
     await connection.execute(_CHANGE, values)
-    return changed
 
 
 async def rotate(
@@ -176,7 +182,7 @@ async def rotate(
         "overlap": secret.overlap_seconds * 1000,
         "at": to_milliseconds(at),
     }
-    return _to_endpoint((await connection.execute(_ROTATE, values)).one())
+    return to_endpoint((await connection.execute(_ROTATE, values)).one())
 
 
 async def begin_removal(connection: AsyncConnection, endpoint_id: str, call: CallRecord) -> None:
@@ -214,8 +220,8 @@ def _from_endpoint(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def _to_endpoint(row: Any) -> Endpoint:
-    until = row.previous_secret_until
+def to_endpoint(row: Any) -> Endpoint:
+    until, since = row.previous_secret_until, row.failing_since
     return Endpoint(
         id=row.id,
         created_by=row.created_by,
@@ -229,6 +235,7 @@ def _to_endpoint(row: Any) -> Endpoint:
         disabled_because=None if row.disabled_because is None else DisabledBecause(row.disabled_because),
         order_id=row.order_id,
         previous_secret_until=None if until is None else to_time(until),
+        failing_since=None if since is None else to_time(since),
     )
 
 
