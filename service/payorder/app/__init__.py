@@ -77,8 +77,9 @@ async def running(settings: Settings, *, worker: int | None = None) -> AsyncIter
     log, clock = CallLog(worker), SystemClock()
     ground = Ground(settings, _open_database(settings), clock, log)
     await _refuse_mighty_role(ground)
-    parts = _assemble(ground, shares_port=worker is not None)
-    looping = {asyncio.create_task(loop.run()): loop for loop in parts.loops}
+    was_ready = asyncio.Event()
+    parts = _assemble(ground, was_ready, shares_port=worker is not None)
+    looping = {asyncio.create_task(_run(loop, was_ready)): loop for loop in parts.loops}
     try:
         port = await parts.server.start()
         log.event("serving", port=port, processor=settings.processor_name, environment=settings.env)
@@ -89,12 +90,13 @@ async def running(settings: Settings, *, worker: int | None = None) -> AsyncIter
         await parts.server.stop(settings.drain_seconds)
         unfinished = await parts.background.drain(max(0, deadline - clock.uptime_seconds()))
         log.event("stopped", unfinished_payments=unfinished)
+        was_ready.set()
         await _end(looping, max(_STOP_TIMEOUT_SECONDS, deadline - clock.uptime_seconds()))
         for each in parts.connected:
             await each.close()
 
 
-def _assemble(ground: Ground, *, shares_port: bool) -> _Parts:
+def _assemble(ground: Ground, was_ready: asyncio.Event, *, shares_port: bool) -> _Parts:
     settings, log, watched = ground.settings, ground.log, WatchedOrders()
     processor, receivers, tokens = load_processor(settings), telling.receivers(settings), trust.tokens(settings, log)
     signer, shut_out = trust.receipt_signer(settings, log), trust.shut_out(settings)
@@ -111,6 +113,7 @@ def _assemble(ground: Ground, *, shares_port: bool) -> _Parts:
         steps=_steps(ground, store, tokens, shut_out),
         store=store,
         limits=_server_limits(settings, shares_port=shares_port),
+        was_ready=was_ready,
     )
     loops: Sequence[Loop] = [
         *(reconcile, out.fan_out, out.deliver, out.forget, told.watch_order),
@@ -118,6 +121,12 @@ def _assemble(ground: Ground, *, shares_port: bool) -> _Parts:
         *_keeping(ground, store),
     ]
     return _Parts(server, background, out.deliver, loops, (receivers, tokens, processor, store))
+
+
+async def _run(loop: Loop, was_ready: asyncio.Event) -> None:
+    """Not before there is a schema, which may be on its way."""
+    await was_ready.wait()
+    await loop.run()
 
 
 async def _end(looping: Mapping["asyncio.Task[None]", Loop], timeout_seconds: float) -> None:

@@ -41,6 +41,8 @@ SERVICES = (
 )
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 _HEALTH_CHECK_SECONDS = 1.0
+# Until the first time that all is well: the schema may be on its way.
+_FIRST_CHECKS_SECONDS = 0.1
 _ANSWER_BYTES_MAX = 4 * 1024 * 1024
 # Room for whatever Envoy lets through (16 KiB, counted otherwise), so that it is the verifier who refuses a long token.
 _METADATA_BYTES_MAX = 18 * 1024
@@ -70,7 +72,9 @@ class EdgeServer:
         steps: CallSteps,
         store: Store,
         limits: ServerLimits,
+        was_ready: asyncio.Event,
     ) -> None:
+        """`was_ready` is set as soon as the store is ready for the first time."""
         self._server = grpc.aio.server(maximum_concurrent_rpcs=limits.calls_max, options=_options(limits))
         ours: Any = _Stepped(self._server, steps)
         order_service_pb2_grpc.add_OrderServiceServicer_to_server(orders, ours)
@@ -84,6 +88,7 @@ class EdgeServer:
         self._orders = orders
         self._store = store
         self._limits = limits
+        self._was_ready = was_ready
         self._stopping = asyncio.Event()
         self._watching: asyncio.Task[None] | None = None
 
@@ -111,7 +116,9 @@ class EdgeServer:
     async def _watch_health(self) -> None:
         while not self._stopping.is_set():
             with suppress(TimeoutError):
-                async with asyncio.timeout(_HEALTH_CHECK_SECONDS):
+                async with asyncio.timeout(
+                    _HEALTH_CHECK_SECONDS if self._was_ready.is_set() else _FIRST_CHECKS_SECONDS
+                ):
                     await self._stopping.wait()
             await self._publish_health()
 
@@ -120,6 +127,8 @@ class EdgeServer:
             is_ready = await self._store.is_ready()
         except Exception:  # noqa: BLE001 - whatever it is, it is not well, and it must go on being asked
             is_ready = False
+        if is_ready:
+            self._was_ready.set()
         status = health_pb2.HealthCheckResponse.SERVING if is_ready else health_pb2.HealthCheckResponse.NOT_SERVING
         for service in ("", *SERVICES):
             await self._health.set(service, status)

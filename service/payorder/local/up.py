@@ -5,9 +5,10 @@ import fcntl
 import os
 import signal
 import socket
+import sqlite3
 import sys
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -93,20 +94,36 @@ async def _start(wanted: Up, supervisor: Supervisor) -> None:
         for name, file in (("AUDIT_SIGNING_KEY", "audit.pem"), ("RECEIPT_SIGNING_KEY", "receipts.pem"))
     }
     environment |= service_environment(wanted, database_url, issuer)
-    # It gets ready while the database is migrated and the service starts; Envoy is the first to ask for its keys.
+    # They start side by side. The service waits for the schema, and Envoy is the first to ask the issuer for keys.
     issuer_is_ready = await supervisor.launch(_issuer(wanted))
+    _prepare_sqlite(database_url)
+    service_is_ready = await supervisor.launch(_service(wanted, environment))
     await _migrate(wanted, environment)
-    await supervisor.start(
-        Process(
-            name="payorder",
-            command=[sys.executable, "-m", "payorder", "serve"],
-            environment=environment,
-            log=wanted.logs / "service.log",
-            ready=lambda: _is_serving(wanted.grpc_address),
-        )
-    )
     await issuer_is_ready()
-    await supervisor.start(_envoy(wanted, issuer))
+    envoy_is_ready = await supervisor.launch(_envoy(wanted, issuer))
+    await service_is_ready()
+    await envoy_is_ready()
+
+
+def _service(wanted: Up, environment: Mapping[str, str]) -> Process:
+    return Process(
+        name="payorder",
+        command=[sys.executable, "-m", "payorder", "serve"],
+        environment=environment,
+        log=wanted.logs / "service.log",
+        ready=lambda: _is_serving(wanted.grpc_address),
+    )
+
+
+def _prepare_sqlite(database_url: str) -> None:
+    """Whoever opens a new file switches it to WAL, for which it has to be alone: here nobody else is there yet.
+
+    What is wrong with the file, the migration will tell.
+    """
+    path = database_url.removeprefix("sqlite:///")
+    if path != database_url:
+        with suppress(sqlite3.OperationalError), closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _signing_key(path: Path) -> str:
