@@ -46,6 +46,8 @@ SELECT id, seq, {_UUID}, kind, CASE seq WHEN 1 THEN payment ELSE id END, from_st
 FROM ids,
     (VALUES (1, 'payment.succeeded', 'processing'), (2, 'order.approved', 'placed')) AS happened (seq, kind, from_state)
 """
+# Of a delivery.
+IS_DUE = "state = 'pending' AND attempts = 0"
 _AT_ONCE = 5000
 
 

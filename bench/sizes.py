@@ -9,7 +9,8 @@ class Sizes:
 
     `callers` wait for one answer each in the saturated runs, `in_flight` with a slow processor.
     `samples` are the times of one kind that are compared with those of another.
-    `relayed` events go to a receiver. For `beside_seconds` one that answers is measured beside hostile ones.
+    `relayed` events go to a receiver. For `beside_seconds` one that answers is measured beside hostile ones, and
+    beside one for which `backlog` deliveries are due.
     `history_few` and `history_many` are orders in the tables before the history section measures.
     """
 
@@ -23,6 +24,7 @@ class Sizes:
     samples: int
     relayed: int
     beside_seconds: float
+    backlog: int
     paid_per_second: int
 
 
@@ -37,6 +39,7 @@ FULL = Sizes(
     samples=10_000,
     relayed=50_000,
     beside_seconds=60,
+    backlog=100_000,
     paid_per_second=150,
 )  # fmt: skip - a table
 # Shows that everything works. Its figures are no measurements.
@@ -51,5 +54,6 @@ QUICK = Sizes(
     samples=1_000,
     relayed=5_000,
     beside_seconds=5,
+    backlog=5_000,
     paid_per_second=150,
 )

@@ -13,7 +13,7 @@ from bench import events
 from bench.measure import Mismatch
 from bench.receiver import HOSTILE, Kind, hostile, receiver
 from bench.report import Goal, Section
-from bench.sections.dispatching import DISPATCHERS, dispatchers
+from bench.sections.dispatching import DISPATCHERS, dispatchers, fan_out_here
 from bench.sizes import Sizes
 from bench.stage import Stage
 
@@ -55,6 +55,7 @@ class Beside:
 
 async def measure(stage: Stage, sizes: Sizes) -> Section:
     found = [await _beside_hostile(stage, sizes, kind) for kind in _HOSTILE]
+    found.append(await _beside_backlog(stage, sizes))
     return Section(
         name="relay_beside",
         title="A healthy endpoint beside others",
@@ -76,6 +77,17 @@ async def _beside_hostile(stage: Stage, sizes: Sizes, kind: Kind) -> Beside:
         return await _beside(stage, sizes, url, connection, f"{len(urls)} {_HOSTILE[kind]}")
 
 
+async def _beside_backlog(stage: Stage, sizes: Sizes) -> Beside:
+    """All of it is due before there is a healthy endpoint."""
+    async with _database(stage, "relay_backlog") as (url, connection):
+        (hanging,) = (await hostile(stage, "hanging")).values()
+        await events.add_endpoint(connection, hanging)
+        await events.add_orders(connection, sizes.backlog // events.EVENTS_OF_ORDER)
+        await fan_out_here(url)
+        await _refuse_unless(connection, sizes.backlog, events.IS_DUE)
+        return await _beside(stage, sizes, url, connection, f"1 that hangs, with {sizes.backlog:,} deliveries due")
+
+
 @asynccontextmanager
 async def _database(stage: Stage, name: str) -> AsyncIterator[tuple[str, Any]]:
     url = await stage.postgres_url(name)
@@ -84,6 +96,12 @@ async def _database(stage: Stage, name: str) -> AsyncIterator[tuple[str, Any]]:
         yield url, connection
     finally:
         await connection.close()
+
+
+async def _refuse_unless(connection: Any, wanted: int, condition: str) -> None:
+    count = await connection.fetchval(f"SELECT count(*) FROM webhook_deliveries WHERE {condition}")
+    if count != wanted:
+        raise Mismatch(f"{count} deliveries are as {wanted} should be: {condition}")
 
 
 async def _beside(stage: Stage, sizes: Sizes, url: str, connection: Any, others: str) -> Beside:
