@@ -9,8 +9,8 @@ class Sizes:
 
     `callers` wait for one answer each in the saturated runs, `in_flight` with a slow processor.
     `samples` are the times of one kind that are compared with those of another.
-    `relayed` events go to a receiver. For `beside_seconds` one that answers is measured beside hostile ones, and
-    beside one for which `backlog` deliveries are due.
+    `relayed` events go to a receiver. For `beside_seconds` one that answers is measured beside hostile ones, beside one
+    for which `backlog` deliveries are due, and beside as many `callbacks` that wait for a retry.
     `history_few` and `history_many` are orders in the tables before the history section measures.
     """
 
@@ -25,6 +25,7 @@ class Sizes:
     relayed: int
     beside_seconds: float
     backlog: int
+    callbacks: int
     paid_per_second: int
 
 
@@ -40,6 +41,7 @@ FULL = Sizes(
     relayed=50_000,
     beside_seconds=60,
     backlog=100_000,
+    callbacks=50_000,
     paid_per_second=150,
 )  # fmt: skip - a table
 # Shows that everything works. Its figures are no measurements.
@@ -55,5 +57,6 @@ QUICK = Sizes(
     relayed=5_000,
     beside_seconds=5,
     backlog=5_000,
+    callbacks=2_000,
     paid_per_second=150,
 )

@@ -28,6 +28,11 @@ async def fan_out_here(url: str) -> None:
     await _run("bench.fan_out", url)
 
 
+async def fail_here(url: str) -> None:
+    """Let every delivery fail once, to wait for its retry."""
+    await _run("bench.fail_once", url)
+
+
 async def _run(module: str, url: str) -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", module, url)
     if await process.wait() != 0:

@@ -13,7 +13,7 @@ from bench import events
 from bench.measure import Mismatch
 from bench.receiver import HOSTILE, Kind, hostile, receiver
 from bench.report import Goal, Section
-from bench.sections.dispatching import DISPATCHERS, dispatchers, fan_out_here
+from bench.sections.dispatching import DISPATCHERS, dispatchers, fail_here, fan_out_here
 from bench.sizes import Sizes
 from bench.stage import Stage
 
@@ -55,7 +55,7 @@ class Beside:
 
 async def measure(stage: Stage, sizes: Sizes) -> Section:
     found = [await _beside_hostile(stage, sizes, kind) for kind in _HOSTILE]
-    found.append(await _beside_backlog(stage, sizes))
+    found += [await _beside_backlog(stage, sizes), await _beside_callbacks(stage, sizes)]
     return Section(
         name="relay_beside",
         title="A healthy endpoint beside others",
@@ -86,6 +86,17 @@ async def _beside_backlog(stage: Stage, sizes: Sizes) -> Beside:
         await fan_out_here(url)
         await _refuse_unless(connection, sizes.backlog, events.IS_DUE)
         return await _beside(stage, sizes, url, connection, f"1 that hangs, with {sizes.backlog:,} deliveries due")
+
+
+async def _beside_callbacks(stage: Stage, sizes: Sizes) -> Beside:
+    async with _database(stage, "relay_callbacks") as (url, connection):
+        await events.add_orders(connection, sizes.callbacks)
+        await events.add_callbacks(connection)
+        await fan_out_here(url)
+        await fail_here(url)
+        found = await _beside(stage, sizes, url, connection, f"{sizes.callbacks:,} callbacks that wait for a retry")
+        await _refuse_unless(connection, sizes.callbacks, events.WAITS_FOR_A_RETRY)
+        return found
 
 
 @asynccontextmanager
