@@ -46,13 +46,26 @@ SELECT id, seq, {_UUID}, kind, CASE seq WHEN 1 THEN payment ELSE id END, from_st
 FROM ids,
     (VALUES (1, 'payment.succeeded', 'processing'), (2, 'order.approved', 'placed')) AS happened (seq, kind, from_state)
 """
+# Callbacks are older than endpoints that are added later, and so are their ids.
+_ADD_CALLBACKS = f"""
+INSERT INTO webhook_endpoints (
+    id, created_by, owner_sub, order_id, after_seq, url, event_types, state, created_at, updated_at
+)
+SELECT '00000000' || substr({_UUID}, 9), '{OWNER}', '{OWNER}', id, 0, 'http://127.0.0.1:1/', '[]', 'enabled',
+    created_at, created_at
+FROM orders
+"""
+# Conditions on deliveries.
+IS_DUE = "state = 'pending' AND attempts = 0"
+WAITS_FOR_A_RETRY = "state = 'pending' AND attempts = 1"
 _AT_ONCE = 5000
+_TIMEOUT_SECONDS = 600
 
 
 async def add_orders(connection: Any, count: int) -> None:
     """Each has two events."""
     for start in range(0, count, _AT_ONCE):
-        await connection.execute(_ADD, min(_AT_ONCE, count - start), timeout=600)
+        await connection.execute(_ADD, min(_AT_ONCE, count - start), timeout=_TIMEOUT_SECONDS)
 
 
 async def add_endpoint(connection: Any, url: str) -> str:
@@ -67,6 +80,11 @@ async def add_endpoint(connection: Any, url: str) -> str:
         *(endpoint_id, OWNER, url, sealed),
     )
     return endpoint_id
+
+
+async def add_callbacks(connection: Any) -> None:
+    """One for each order that there is, from before its first event."""
+    await connection.execute(_ADD_CALLBACKS, timeout=_TIMEOUT_SECONDS)
 
 
 async def enable(connection: Any) -> None:

@@ -1,16 +1,17 @@
-"""Whoever gets webhooks in a benchmark: an Envoy that answers 200 to anybody and counts, and one who never answers."""
+"""Whoever gets webhooks in a benchmark: an Envoy that answers 200 to anybody and counts, and those who do harm."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import aiohttp
 
 from bench.meter import Meter
-from bench.stage import HOST, Stage, accepts, free_address
+from bench.stage import Stage, accepts, free_address
 from payorder.local import envoy
 
 _MANAGER = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -46,6 +47,12 @@ static_resources:
                         - match: {{prefix: "/"}}
                           direct_response: {{status: 400}}
 """
+# The name of the process, to be stopped by.
+HOSTILE = "hostile receivers"
+# Each of another kind, all of them hanging, answering just in time, or at once for a while and then not at all.
+Kind = Literal["different", "hanging", "late", "alternating"]
+# Where the receivers of the tests are.
+_TESTS = Path(__file__).parents[1] / "tests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +86,15 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-@asynccontextmanager
-async def hanging() -> AsyncIterator[str]:
-    """The URL of one who listens, and never says a word."""
-    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, HOST, 0)
-    try:
-        yield f"http://{HOST}:{server.sockets[0].getsockname()[1]}/"
-    finally:
-        server.close()
+async def hostile(stage: Stage, kind: Kind) -> dict[str, str]:
+    """The URL of each, by what it does."""
+    file = stage.folder / f"hostile-{kind}.json"
+    command = [sys.executable, "-m", "bench.hostile", kind, str(file)]
+    environment = os.environ | {"PYTHONPATH": str(_TESTS)}
+    await stage._start(HOSTILE, command, environment, lambda: asyncio.to_thread(file.exists))
+    urls: dict[str, str] = json.loads(_read(file))
+    return urls
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")

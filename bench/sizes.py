@@ -9,7 +9,8 @@ class Sizes:
 
     `callers` wait for one answer each in the saturated runs, `in_flight` with a slow processor.
     `samples` are the times of one kind that are compared with those of another.
-    `relayed` events go to a receiver, and for `hostile_seconds` others hang beside one that does not.
+    `relayed` events go to a receiver. For `beside_seconds` one that answers is measured beside hostile ones, beside one
+    for which `backlog` deliveries are due, and beside as many `callbacks` that wait for a retry.
     `history_few` and `history_many` are orders in the tables before the history section measures.
     """
 
@@ -22,7 +23,9 @@ class Sizes:
     starts: int
     samples: int
     relayed: int
-    hostile_seconds: float
+    beside_seconds: float
+    backlog: int
+    callbacks: int
     paid_per_second: int
 
 
@@ -36,7 +39,9 @@ FULL = Sizes(
     starts=5,
     samples=10_000,
     relayed=50_000,
-    hostile_seconds=60,
+    beside_seconds=60,
+    backlog=100_000,
+    callbacks=50_000,
     paid_per_second=150,
 )  # fmt: skip - a table
 # Shows that everything works. Its figures are no measurements.
@@ -50,6 +55,8 @@ QUICK = Sizes(
     starts=1,
     samples=1_000,
     relayed=5_000,
-    hostile_seconds=5,
+    beside_seconds=5,
+    backlog=5_000,
+    callbacks=2_000,
     paid_per_second=150,
 )

@@ -1,7 +1,5 @@
 """Events on their way to receivers: how many a second, what each costs, and who waits for whom."""
 
-import asyncio
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,29 +10,17 @@ import asyncpg
 from bench import events
 from bench.measure import Figures, Mismatch, middle, pay
 from bench.meter import Meter
-from bench.receiver import EnvoyReceiver, hanging, receiver
+from bench.receiver import EnvoyReceiver, receiver
 from bench.report import Goal, Section
+from bench.sections import healthy
+from bench.sections.dispatching import DISPATCHERS, LOCAL, dispatchers, fan_out_here
 from bench.sizes import Sizes
 from bench.stage import Stage, Target
 
-_DISPATCHERS = 2
 _GOAL_PER_SECOND = 5000
-_HOSTILE = 20
-_HEALTHY_P99_SECONDS = 5.0
 _TIMEOUT_SECONDS = 600
-# What makes receivers on this machine acceptable.
-LOCAL = {"WEBHOOK_NETWORKS_ALLOWED": "127.0.0.0/8", "WEBHOOK_PORTS": "any"}
-# Events are written past the services here, so that nobody tells them.
-_LOOKING = {"WEBHOOK_POLL_SECONDS": "0.1"}
 _FANNED_OUT = "SELECT 1 WHERE NOT EXISTS (SELECT FROM events WHERE fanned_out_at IS NULL AND faults < 5)"
 _ENDED = "SELECT 1 WHERE NOT EXISTS (SELECT FROM webhook_deliveries WHERE state = 'pending')"
-_LATENCY_SECONDS = """
-SELECT percentile_cont($2::float8) WITHIN GROUP (ORDER BY attempts.at - events.created_at) / 1000
-FROM webhook_deliveries AS deliveries
-JOIN webhook_attempts AS attempts ON attempts.delivery_id = deliveries.id AND attempts.delivered
-JOIN events ON events.id = deliveries.event_id
-WHERE deliveries.endpoint_id = $1
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +39,21 @@ class Relayed:
 async def measure(stage: Stage, sizes: Sizes) -> list[Section]:
     count = sizes.relayed
     claimed, whole = await _claimed_and_sent(stage, count), await _fanned_out_and_sent(stage, count)
-    p50, p99 = await _beside_hostile(stage, sizes)
+    beside = await healthy.measure(stage, sizes)
     paid = await _paid(stage, sizes)
     rows = [claimed.row("claimed, signed, sent and written down"), whole.row("the same, with the fan-out before it")]
     return [
         Section(
             name="relay",
             title="Events to receivers",
-            about=f"PostgreSQL, {_DISPATCHERS} dispatcher processes, one endpoint: an Envoy that answers 200 to what "
+            about=f"PostgreSQL, {DISPATCHERS} dispatcher processes, one endpoint: an Envoy that answers 200 to what "
             "is signed. Every event was delivered once, counted in the tables and by Envoy.",
             columns=("", "events", "events/s", "dispatchers CPU us", "PostgreSQL CPU us", "receiver CPU us"),
             rows=rows,
-            goals=[
-                Goal("events claimed and sent", claimed.per_second, "at least", _GOAL_PER_SECOND, "/s"),
-                Goal(
-                    f"p99 of a healthy endpoint beside {_HOSTILE} that hang", p99, "at most", _HEALTHY_P99_SECONDS, " s"
-                ),
-            ],
-            data={"claimed": asdict(claimed), "whole": asdict(whole), "healthy_p50_s": p50, "healthy_p99_s": p99},
+            goals=[Goal("events claimed and sent", claimed.per_second, "at least", _GOAL_PER_SECOND, "/s")],
+            data={"claimed": asdict(claimed), "whole": asdict(whole)},
         ),
+        beside,
         _paid_section(paid, sizes),
     ]
 
@@ -80,9 +62,9 @@ async def _claimed_and_sent(stage: Stage, count: int) -> Relayed:
     """What is there when the endpoint is enabled: only the way out is measured."""
     url, connection, got = await _prepared(stage, "relay_claimed")
     await events.add_orders(connection, count // events.EVENTS_OF_ORDER)
-    await _fan_out_here(url)
+    await fan_out_here(url)
     await connection.execute("UPDATE webhook_endpoints SET state = 'disabled', disabled_because = 'owner'")
-    meters = await _dispatchers(stage, url)
+    meters = await dispatchers(stage, url)
     await connection.execute("VACUUM ANALYZE")
     return await _relayed(connection, got, meters, stage, count, events.enable)
 
@@ -90,7 +72,7 @@ async def _claimed_and_sent(stage: Stage, count: int) -> Relayed:
 async def _fanned_out_and_sent(stage: Stage, count: int) -> Relayed:
     """From the commit of the events on: all of them are there at once."""
     url, connection, got = await _prepared(stage, "relay_whole")
-    meters = await _dispatchers(stage, url)
+    meters = await dispatchers(stage, url)
 
     async def write(connection: Any) -> None:
         await events.add_orders(connection, count // events.EVENTS_OF_ORDER)
@@ -130,50 +112,12 @@ async def _refuse_skipped(connection: Any, got: EnvoyReceiver, count: int) -> No
         raise Mismatch(f"{count} events, {delivered} delivered in {attempts} attempts, and {received} received")
 
 
-async def _beside_hostile(stage: Stage, sizes: Sizes) -> tuple[float, float]:
-    """Seconds from an event to its delivery, p50 and p99, while others hang."""
-    url, connection, got = await _prepared(stage, "relay_hostile")
-    healthy = await connection.fetchval("SELECT id FROM webhook_endpoints")
-    meters = await _dispatchers(stage, url)
-    async with hanging() as hostile_url:
-        for _ in range(_HOSTILE):
-            await events.add_endpoint(connection, hostile_url)
-        until = time.monotonic() + sizes.hostile_seconds
-        while time.monotonic() < until:
-            await events.add_orders(connection, 20)
-            await asyncio.sleep(0.2)
-        count = await connection.fetchval("SELECT count(*) FROM events")
-        wanted = f"SELECT count(*) FROM webhook_deliveries WHERE endpoint_id = '{healthy}' AND state = 'delivered'"
-        await events.until_count(connection, wanted, count, timeout_seconds=60)
-        if await got.count() != count:
-            raise Mismatch("not every event has arrived at the healthy endpoint once")
-        p50, p99 = [float(await connection.fetchval(_LATENCY_SECONDS, healthy, each)) for each in (0.5, 0.99)]
-    await connection.close()
-    await stage.stop(*meters)
-    print(f"  beside {_HOSTILE} that hang: p50 {p50:.2f} s, p99 {p99:.2f} s", flush=True)
-    return p50, p99
-
-
 async def _prepared(stage: Stage, database: str) -> tuple[str, Any, EnvoyReceiver]:
     url = await stage.postgres_url(database)
     connection = await asyncpg.connect(url)
     got = await receiver(stage)
     await events.add_endpoint(connection, got.url)
     return url, connection, got
-
-
-async def _dispatchers(stage: Stage, url: str) -> dict[str, Meter]:
-    made: dict[str, Meter] = {}
-    for _ in range(_DISPATCHERS):
-        name = f"dispatcher {len(made)} of {url.rpartition('/')[2]}"
-        made[name] = (await stage.payorder(name, url, **LOCAL, **_LOOKING)).meters["server"]
-    return made
-
-
-async def _fan_out_here(url: str) -> None:
-    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.fan_out", url)
-    if await process.wait() != 0:
-        raise Mismatch("the fan-out gave up")
 
 
 # What PayOrder pays for it
