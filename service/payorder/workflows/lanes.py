@@ -6,7 +6,7 @@ yet, can take of all attempts that are made at once is bounded, and so is what o
 """
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -33,6 +33,7 @@ class Standing(IntEnum):
     PROMPT = 2
 
 
+_STANDINGS = tuple(Standing)
 # What lanes of a standing, and of worse ones, may have together of all that is sent at once, and of all that is claimed
 # beforehand. A claim brings up to a quarter of the latter, so that a quarter of it is always left for the prompt.
 _OF_SENT = {Standing.FAILING: 1 / 2, Standing.DOUBTFUL: 3 / 4, Standing.PROMPT: 1}
@@ -113,18 +114,20 @@ class Send:
 
 
 class _Share:
-    """Of what is sent at once."""
+    """Of what is sent at once, or claimed beforehand: how much there is of each standing, and how much there may be."""
 
-    def __init__(self, sends_max: float) -> None:
-        self._most = {standing: max(1, int(sends_max * part)) for standing, part in _OF_SENT.items()}
-        self.sending: Counter[Standing] = Counter()
+    def __init__(self, at_most: float, parts: Mapping[Standing, float]) -> None:
+        self._most = [max(1, int(at_most * parts[standing])) for standing in _STANDINGS]
+        self.taken = [0] * len(_STANDINGS)
 
     def has_room(self, standing: Standing) -> bool:
-        return all(
-            sum(self.sending[each] for each in Standing if each <= upper) < self._most[upper]
-            for upper in Standing
-            if upper >= standing
-        )
+        """Beside all of the same standing and of worse ones, and so on upwards."""
+        taken = 0
+        for each, count in enumerate(self.taken):
+            taken += count
+            if each >= standing and taken >= self._most[each]:
+                return False
+        return True
 
 
 class Lanes:
@@ -132,7 +135,7 @@ class Lanes:
 
     def __init__(self, *, sends_max: int) -> None:
         self._held_max = sends_max * _HELD_MAX_OF_SENDS
-        self._all = _Share(sends_max)
+        self._all = _Share(sends_max, _OF_SENT)
         self._of_caller_max = sends_max * _OF_CALLER
         self._of_callers: dict[str, _Share] = {}
         self._lanes: OrderedDict[str, Lane] = OrderedDict()
@@ -141,17 +144,13 @@ class Lanes:
         self._kept_back: dict[tuple[str | None, Standing], deque[Lane]] = {}
 
     def rooms(self, *, after: str, lease_seconds: float) -> Rooms:
-        held: Counter[Standing] = Counter()
+        held = _Share(self._held_max, _OF_HELD)
         for lane in self._lanes.values():
-            held[lane.standing] += lane.held
-        has_room, below = dict[Standing, bool](), 0
-        for standing in Standing:
-            below += held[standing]
-            has_room[standing] = below < self._held_max * _OF_HELD[standing]
-        # What is unknown is in doubt.
-        may = {standing: all(has_room[upper] for upper in Standing if upper >= standing) for standing in Standing}
+            held.taken[lane.standing] += lane.held
+        may = [held.has_room(standing) for standing in _STANDINGS]
         return Rooms(
-            at_most=min(int(self._held_max * _CLAIMED_OF_HELD), self._held_max - below),
+            at_most=min(int(self._held_max * _CLAIMED_OF_HELD), self._held_max - sum(held.taken)),
+            # What is unknown is in doubt.
             each=_WIDTH_FIRST if may[Standing.DOUBTFUL] else 0,
             busy={name: lane.room if may[lane.standing] else 0 for name, lane in self._lanes.items()},
             after=after,
@@ -199,16 +198,16 @@ class Lanes:
 
     def _begin(self, lane: Lane) -> Send:
         lane.sending += 1
-        self._all.sending[lane.standing] += 1
-        self._of_caller(lane).sending[lane.standing] += 1
+        self._all.taken[lane.standing] += 1
+        self._of_caller(lane).taken[lane.standing] += 1
         return Send(lane, lane.waiting.popleft(), lane.standing)
 
     def done(self, send: Send) -> None:
         lane, share = send.lane, self._of_caller(send.lane)
         lane.sending -= 1
         for each in (self._all, share):
-            each.sending[send.standing] -= 1
-        if not share.sending.total():
+            each.taken[send.standing] -= 1
+        if not any(share.taken):
             del self._of_callers[lane.caller]
         self._let_in(lane.caller, share)
         # It may be of another standing now, and have room.
@@ -220,7 +219,7 @@ class Lanes:
     def _let_in(self, caller: str, share: _Share) -> None:
         """One of each standing for which there is room now."""
         for whose, room in ((None, self._all), (caller, share)):
-            for standing in Standing:
+            for standing in _STANDINGS:
                 kept_back = self._kept_back.get((whose, standing))
                 if kept_back is not None and room.has_room(standing):
                     self._let_in_one(kept_back)
@@ -247,7 +246,7 @@ class Lanes:
     def _of_caller(self, lane: Lane) -> _Share:
         share = self._of_callers.get(lane.caller)
         if share is None:
-            share = self._of_callers[lane.caller] = _Share(self._of_caller_max)
+            share = self._of_callers[lane.caller] = _Share(self._of_caller_max, _OF_SENT)
         return share
 
     def give_back(self, lane: Lane) -> list[Claimed]:
