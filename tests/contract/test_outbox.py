@@ -386,6 +386,15 @@ async def test_what_has_arrived_has_arrived_whoever_says_it(
     assert [] == await outbox.claim(rooms())
 
 
+async def test_two_attempts_that_are_written_down_together_are_two(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    late, second = await twice_claimed(database, store, outbox)
+    await outbox.finish([ended(late, DeliveryState.DEAD), ended(second)], BODIES)
+    assert [("delivered", 2)] == [(row.state, row.attempts) for row in await deliveries_of(database)]
+    assert {(1, False), (2, True)} == {(row.number, row.delivered) for row in await attempts_of(database)}
+
+
 @pytest.mark.parametrize("state", [DeliveryState.DELIVERED, DeliveryState.PENDING])
 async def test_an_attempt_that_is_written_down_twice_counts_once(
     database: Database, store: DatabaseStore, outbox: DatabaseOutbox, state: DeliveryState

@@ -208,7 +208,7 @@ async def _write_events(plan: Plan, database: Database) -> int:
         while left[0] > 0:
             count = min(left[0], random.randint(1, plan.orders_at_once))
             left[0] -= count
-            held = 0 if database.url.get_backend_name() == "sqlite" else random.choice((0, 0, random.uniform(0, 0.5)))
+            held = 0 if database.url.get_backend_name() == "sqlite" else random.choice((0, random.uniform(0, 0.5)))
             written += await _write_orders(database, count, held, random)
             await asyncio.sleep(random.uniform(0, plan.rest_seconds))
         return written

@@ -5,6 +5,7 @@ One that may be sent waits in a lane. A claim takes it out, until it is finished
 attempted again, or was claimed by somebody who died, comes back into its lane when its time has come.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -224,12 +225,25 @@ async def claim(connection: AsyncConnection, rooms: Rooms) -> list[Dispatch]:
 
 
 async def finish(connection: AsyncConnection, ended: Sequence[Ended], bodies: EventBodies) -> list[DisabledEndpoint]:
-    is_postgresql = connection.dialect.name == "postgresql"
-    await (_finish(connection, ended) if is_postgresql else _finish_on_sqlite(connection, ended))
+    finish_each = _finish if connection.dialect.name == "postgresql" else _finish_on_sqlite
+    for some in _in_turn(ended):
+        await finish_each(connection, some)
     disabled = await _judge_endpoints(connection, ended)
     for endpoint in disabled:
         await endpoint_news.tell_disabled(connection, endpoint, bodies)
     return disabled
+
+
+def _in_turn(ended: Sequence[Ended]) -> Sequence[Sequence[Ended]]:
+    """Each delivery once at a time: whoever has claimed one again may have attempted it twice by now."""
+    turns: list[list[Ended]] = []
+    times: Counter[str] = Counter()
+    for each in ended:
+        if times[each.delivery_id] == len(turns):
+            turns.append([])
+        turns[times[each.delivery_id]].append(each)
+        times[each.delivery_id] += 1
+    return turns
 
 
 async def _claim(connection: AsyncConnection, rooms: Rooms) -> Sequence[Any]:
