@@ -484,7 +484,7 @@ ILLEGAL: dict[str, tuple[str, str]] = {
     ),
     "a previous secret for ever": (
         "ck_webhook_endpoints_previous_secret_ends",
-        on_endpoint("previous_secret = secret"),
+        on_endpoint("previous_secrets = '[]'"),
     ),
     "two deliveries of one id": ("pk_webhook_deliveries", NEW_DELIVERY.format(id="delivery", event="another")),
     "one event to one endpoint twice": (

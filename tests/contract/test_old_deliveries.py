@@ -103,8 +103,8 @@ async def test_everything_old_is_removed_however_much_there_is(database: Databas
 
 
 async def test_a_secret_that_signs_no_more_is_forgotten(database: Database, outbox: DatabaseOutbox) -> None:
-    over = await add_endpoint(database, previous_secret=b"sealed", previous_secret_until=OLD)
-    signs = await add_endpoint(database, previous_secret=b"sealed", previous_secret_until=NEW)
+    over = await add_endpoint(database, previous_secrets="[]", previous_secret_until=OLD)
+    signs = await add_endpoint(database, previous_secrets="[]", previous_secret_until=NEW)
     await forget(outbox)
     rows = [await endpoint_row(database, each) for each in (over, signs)]
-    assert [(None, None), (b"sealed", NEW)] == [(row.previous_secret, row.previous_secret_until) for row in rows]
+    assert [(None, None), ("[]", NEW)] == [(row.previous_secrets, row.previous_secret_until) for row in rows]

@@ -8,13 +8,17 @@ from typing import Any
 import asyncpg
 import pytest
 
+from payorder.adapters.database import overlaps
+from payorder.adapters.database.endpoint_store import DatabaseEndpoints
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.outbox import DatabaseOutbox
+from payorder.adapters.database.overlaps import Overlap
 from payorder.adapters.database.store import DatabaseStore
 from payorder.adapters.database.tables import events
 from payorder.domain.event import Event
 from payorder.domain.webhook import DeliveryState, DisabledBecause, Dispatch
 from payorder.edge.event_bodies import JsonBodies
+from payorder.ports.audit import CallRecord
 from payorder.ports.outbox import DisabledEndpoint, Ended, FannedOut
 from support.records import LATER, a_payment, an_order, by, failed, reply_of, succeeded
 from support.webhooks import add_endpoint, attempts_of, deliveries_of, endpoint_row, execute, pay, rooms, rows_of
@@ -302,7 +306,8 @@ async def test_the_previous_secret_signs_until_its_time_is_over(
 ) -> None:
     day = 24 * 3600 * 1000
     for until in (1, 4_000_000_000_000 + day):
-        await add_endpoint(database, previous_secret=b"previous", previous_secret_until=until)
+        previous = overlaps.write([Overlap(1, b"over"), Overlap(until, b"previous")])
+        await add_endpoint(database, previous_secrets=previous, previous_secret_until=until)
     claimed = await dispatches(outbox, store)
     assert [1, 1, 2, 2] == sorted(len(dispatch.sealed_secrets) for dispatch in claimed)
 
@@ -508,6 +513,25 @@ async def test_every_event_is_marked_even_if_nobody_hears_of_it(
     await pay(store)
     await fan_out(outbox)
     assert all(row.fanned_out_at for row in await rows_of(database, events))
+
+
+# What is sent again
+
+
+@pytest.mark.parametrize("state", [DeliveryState.DEAD, DeliveryState.PENDING])
+async def test_what_is_to_be_sent_again_is_whatever_becomes_of_the_attempt_that_is_under_way(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox, state: DeliveryState
+) -> None:
+    endpoint_id = await add_endpoint(database, event_types=["payment.succeeded"])
+    (under_way,) = await dispatches(outbox, store)
+    endpoints = DatabaseEndpoints(database, bodies=BODIES, on_change=lambda *_: None)
+    call = CallRecord("WebhookService/ReplayDelivery", "done", by("alice"), "{}")
+    await endpoints.replay_delivery(endpoint_id, under_way.delivery_id, call)
+    await outbox.finish(
+        [ended(under_way, state, retry_seconds=300 if state is DeliveryState.PENDING else None)], BODIES
+    )
+    (again,) = await outbox.claim(rooms())
+    assert (under_way.delivery_id, 2) == (again.delivery_id, again.number)
 
 
 # Who created it is told

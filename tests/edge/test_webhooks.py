@@ -340,6 +340,47 @@ async def test_both_secrets_sign_while_they_overlap(user: User) -> None:
     assert [[True, True, False], [False, False, True]] == signed
 
 
+async def test_who_has_not_heard_of_a_new_secret_rotates_again_and_the_one_in_use_still_signs(user: User) -> None:
+    async with receiving() as receiver:
+        endpoint = await user.endpoint(url=receiver.url)
+        name = {"endpointId": endpoint["id"]}
+        made = [endpoint, *[await user.good("RotateSecret", name) for _ in range(4)]]
+        assert "WEBHOOK_LIMIT_REACHED" == (await user.call("RotateSecret", name)).reason
+        await user.good("SendTestEvent", name)
+        await user.deliveries_when(endpoint, are_delivered(1))
+        ended = await user.good("RotateSecret", name, overlapSeconds=0)
+        assert "previousSecretUntil" not in ended
+        await user.good("SendTestEvent", name)
+        await user.deliveries_when(endpoint, are_delivered(2))
+    secrets = [body["secret"] for body in (*made, ended)]
+    signed = [[is_signed_with(received, secret) for secret in secrets] for received in receiver.received]
+    assert [[True] * 5 + [False], [False] * 5 + [True]] == signed
+
+
+async def test_a_service_that_may_not_act_for_others_any_more_can_only_stop_what_it_made(
+    stack: Stack, door: Door
+) -> None:
+    service = User(stack, door, f"{SCOPE} act:any-owner")
+    endpoint = await service.endpoint(allUsers=True, eventTypes=["refund.failed"])
+    delivery = await service.good("SendTestEvent", endpointId=endpoint["id"])
+    fallen = User(stack, door)
+    fallen.name, fallen._token = service.name, stack.token(service.name, SCOPE)
+    name = {"endpointId": endpoint["id"]}
+    for rpc, more in (
+        ("UpdateWebhookEndpoint", {"eventTypes": ["*"]}),
+        ("UpdateWebhookEndpoint", {"url": "http://127.0.0.1:9/theirs"}),
+        ("UpdateWebhookEndpoint", {"status": "enabled"}),
+        ("RotateSecret", {}),
+        ("ReplayDelivery", {"deliveryId": delivery["id"]}),
+        ("ReplayDeliveries", {"since": LONG_AGO}),
+    ):
+        answer = await fallen.call(rpc, name | more)
+        assert ("PERMISSION_DENIED", "SCOPE_MISSING") == (answer.code, answer.reason)
+    assert without(endpoint, "secret") == await fallen.good("GetWebhookEndpoint", name)
+    assert "disabled" == (await fallen.good("UpdateWebhookEndpoint", name, status="disabled"))["status"]
+    await fallen.good("DeleteWebhookEndpoint", name)
+
+
 # What arrives
 
 

@@ -9,6 +9,9 @@ class _AnyOwner(Enum):
     ANY_OWNER = "any owner"
 
 
+# The scope of services that do what they do on behalf of anybody.
+ACT_FOR_ANY_OWNER = "act:any-owner"
+
 # Where an owner is asked for: it does not matter whose the order is.
 ANY_OWNER = _AnyOwner.ANY_OWNER
 Owner = str | Literal[_AnyOwner.ANY_OWNER]

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
-from payorder.domain.errors import WebhookDisabled
+from payorder.domain.errors import ScopeMissing, WebhookDisabled
+from payorder.domain.origin import ACT_FOR_ANY_OWNER, Origin
 
 # The public type of every event, by the type under which it is stored.
 EVENT_TYPES: Mapping[str, str] = {
@@ -60,6 +61,10 @@ class EndpointChange:
     event_types: frozenset[str] | None = None
     state: EndpointState | None = None
 
+    @property
+    def only_disables(self) -> bool:
+        return self == EndpointChange(state=EndpointState.DISABLED)
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
@@ -82,6 +87,14 @@ class Endpoint:
     order_id: str | None = None
     previous_secret_until: datetime | None = None
     failing_since: datetime | None = None
+
+    def refuse_unless_theirs(self, origin: Origin) -> None:
+        """What is sent of others' orders, and where, is for those alone who may act for any owner. Raises ScopeMissing.
+
+        Who may not any more can still stop it.
+        """
+        if self.owner != origin.actor and not origin.acts_for_any_owner:
+            raise ScopeMissing(ACT_FOR_ANY_OWNER)
 
     def changed(self, change: EndpointChange, at: datetime) -> "Endpoint":
         """Who disables it is its owner, unless it is disabled for another reason already.

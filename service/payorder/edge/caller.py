@@ -6,8 +6,7 @@ from contextvars import ContextVar
 from payments.v1.order_service_pb2 import CreateOrderRequest, ListOrdersRequest
 from payments.v1.webhook_service_pb2 import CreateWebhookEndpointRequest
 from payorder.domain.errors import ScopeMissing
-from payorder.domain.origin import Origin
-from payorder.edge.methods import ACT_FOR_ANY_OWNER
+from payorder.domain.origin import ACT_FOR_ANY_OWNER, Origin
 from payorder.ports.tokens import Caller
 
 _caller: ContextVar[Caller] = ContextVar("caller")

@@ -8,7 +8,6 @@ WRITE_ORDERS = "write:orders"
 ADMIN = "admin"
 WEBHOOKS = "webhooks"
 # Beside the scope of a method: for services, to which every order is as their own.
-ACT_FOR_ANY_OWNER = "act:any-owner"
 
 PACKAGE_PREFIX = "/payments.v1."
 

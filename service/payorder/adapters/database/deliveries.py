@@ -6,13 +6,13 @@ attempted again, or was claimed by somebody who died, comes back into its lane w
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, case, literal_column, select, text, update
+from sqlalchemy import bindparam, literal_column, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from payorder.adapters.database import endpoint_news
+from payorder.adapters.database import endpoint_news, overlaps
 from payorder.adapters.database.clock import now_milliseconds
 from payorder.adapters.database.delivery_lanes import LANE_OF_DELIVERY
 from payorder.adapters.database.lists import is_one_of
@@ -122,9 +122,8 @@ _ENDPOINTS = select(
     webhook_endpoints.c.url,
     webhook_endpoints.c.failing_since,
     webhook_endpoints.c.secret,
-    case((webhook_endpoints.c.previous_secret_until > now_milliseconds(), webhook_endpoints.c.previous_secret)).label(
-        "previous_secret"
-    ),
+    webhook_endpoints.c.previous_secrets,
+    now_milliseconds().label("now"),
 ).where(is_one_of(webhook_endpoints.c.id, "endpoint_ids"))
 
 # Whose word counts: that of who claimed it last, unless it is over. That it has arrived counts whoever says it.
@@ -316,9 +315,14 @@ def _to_dispatch(row: Any, endpoint: Any) -> Dispatch:
         url=endpoint.url,
         event_id=row.event_id,
         body=row.body,
-        sealed_secrets=tuple(sealed for sealed in (endpoint.secret, endpoint.previous_secret) if sealed),
+        sealed_secrets=(endpoint.secret, *_previous_secrets(endpoint)) if endpoint.secret else (),
         is_failing=endpoint.failing_since is not None,
     )
+
+
+def _previous_secrets(endpoint: Any) -> Iterator[bytes]:
+    """The newest first: X-Webhook-Signature has room for one alone, and that is the endpoint's own."""
+    return (overlap.sealed for overlap in reversed(overlaps.read(endpoint.previous_secrets, endpoint.now)))
 
 
 def _retry_milliseconds(ended: Ended) -> int | None:

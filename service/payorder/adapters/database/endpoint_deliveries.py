@@ -83,6 +83,8 @@ _REPLAY = (
     .values(
         state=DeliveryState.PENDING,
         lane=LANE_OF_DELIVERY,
+        # An attempt that is under way does not end it any more, unless it arrives.
+        claims=webhook_deliveries.c.claims + 1,
         next_attempt_at=now_milliseconds(),
     )
     .returning(*_COLUMNS)

@@ -105,7 +105,8 @@ class DatabaseEndpoints:
     async def replay_delivery(self, endpoint_id: str, delivery_id: str, call: CallRecord) -> Delivered:
         async def replay(connection: AsyncConnection) -> Delivered:
             await audit.add_call(connection, call)
-            await endpoints.get(connection, endpoint_id, call.origin.actor)
+            endpoint = await endpoints.get(connection, endpoint_id, call.origin.actor)
+            endpoint.refuse_unless_theirs(call.origin)
             return await endpoint_deliveries.replay(connection, endpoint_id, delivery_id)
 
         replayed = await self._database.write(replay)
@@ -116,6 +117,7 @@ class DatabaseEndpoints:
         async def replay(connection: AsyncConnection) -> Replayed:
             await audit.add_call(connection, call)
             endpoint = await endpoints.get_locked(connection, wanted.endpoint_id, call.origin.actor)
+            endpoint.refuse_unless_theirs(call.origin)
             return await replays.replay_since(connection, endpoint, wanted, self._bodies)
 
         replayed = await self._database.write(replay)

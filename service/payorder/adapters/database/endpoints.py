@@ -7,9 +7,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, bindparam, delete, func, insert, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from payorder.adapters.database import audit, endpoint_deliveries, keyed_replies, orders
+from payorder.adapters.database import audit, endpoint_deliveries, keyed_replies, orders, overlaps
 from payorder.adapters.database.clock import now_milliseconds
 from payorder.adapters.database.keyed_replies import Use
+from payorder.adapters.database.overlaps import Overlap
 from payorder.adapters.database.rows import to_milliseconds, to_time
 from payorder.adapters.database.tables import NO_CALLBACK, webhook_endpoints
 from payorder.adapters.database.tables import orders as orders_table
@@ -21,6 +22,8 @@ from payorder.ports.endpoints import NewCallback, NewSecret
 from payorder.ports.store import Page, PageRequest
 
 _REQUEST_CALLBACK = "RequestCallback"
+# That sign beside the endpoint's own.
+_OVERLAPS_MAX = 4
 _CREATED_BY = webhook_endpoints.c.created_by == bindparam("caller")
 _OF_CALLER = (webhook_endpoints.c.id == bindparam("endpoint_id"), _CREATED_BY)
 _NO_CALLBACK: ColumnElement[bool] = literal_column(NO_CALLBACK)
@@ -59,12 +62,13 @@ _ROTATE = (
     .where(webhook_endpoints.c.id == bindparam("endpoint_id"))
     .values(
         secret=bindparam("new_secret"),
-        previous_secret=webhook_endpoints.c.secret,
-        previous_secret_until=now_milliseconds() + bindparam("overlap"),
+        previous_secrets=bindparam("new_previous_secrets"),
+        previous_secret_until=bindparam("new_previous_secret_until"),
         updated_at=bindparam("at"),
     )
     .returning(webhook_endpoints)
 )
+_NOW = select(now_milliseconds())
 _NEWEST_EVENT = select(orders_table.c.event_seq).where(orders_table.c.id == bindparam("of_order"))
 _DISABLE = (
     update(webhook_endpoints)
@@ -140,17 +144,17 @@ async def list_callbacks(connection: AsyncConnection, created_by: str, order_id:
 
 async def get_locked(connection: AsyncConnection, endpoint_id: str, created_by: str) -> Endpoint:
     """Raises WebhookNotFound, also for a callback: it is what it is."""
-    endpoint = to_endpoint(await _get_row(connection, _GET_LOCKED, endpoint_id, created_by))
-    if endpoint.order_id is not None:
-        raise WebhookNotFound
-    return endpoint
+    return _to_own_endpoint(await _get_row(connection, _GET_LOCKED, endpoint_id, created_by))
 
 
 async def change(
     connection: AsyncConnection, endpoint_id: str, wanted: EndpointChange, at: datetime, call: CallRecord
 ) -> Endpoint:
     await audit.add_call(connection, call)
-    changed = (await get_locked(connection, endpoint_id, call.origin.actor)).changed(wanted, at)
+    endpoint = await get_locked(connection, endpoint_id, call.origin.actor)
+    if not wanted.only_disables:
+        endpoint.refuse_unless_theirs(call.origin)
+    changed = endpoint.changed(wanted, at)
     await write(connection, changed)
     return changed
 
@@ -174,15 +178,29 @@ async def write(connection: AsyncConnection, changed: Endpoint) -> None:
 async def rotate(
     connection: AsyncConnection, endpoint_id: str, secret: NewSecret, at: datetime, call: CallRecord
 ) -> Endpoint:
+    """Raises WebhookLimitReached where more secrets would sign than there is room for."""
     await audit.add_call(connection, call)
-    await get_locked(connection, endpoint_id, call.origin.actor)
+    row = await _get_row(connection, _GET_LOCKED, endpoint_id, call.origin.actor)
+    _to_own_endpoint(row).refuse_unless_theirs(call.origin)
+    kept = await _overlaps(connection, row, secret.overlap_seconds)
+    if len(kept) > _OVERLAPS_MAX:
+        raise WebhookLimitReached
     values = {
         "endpoint_id": endpoint_id,
         "new_secret": secret.sealed,
-        "overlap": secret.overlap_seconds * 1000,
+        "new_previous_secrets": overlaps.write(kept),
+        "new_previous_secret_until": max((overlap.until for overlap in kept), default=None),
         "at": to_milliseconds(at),
     }
     return to_endpoint((await connection.execute(_ROTATE, values)).one())
+
+
+async def _overlaps(connection: AsyncConnection, row: Any, overlap_seconds: int) -> list[Overlap]:
+    """Who rotates again has maybe not heard of the secret before, and signs with the one before that."""
+    if overlap_seconds == 0:
+        return []
+    now = (await connection.execute(_NOW)).scalar_one()
+    return [*overlaps.read(row.previous_secrets, now), Overlap(now + overlap_seconds * 1000, row.secret)]
 
 
 async def begin_removal(connection: AsyncConnection, endpoint_id: str, call: CallRecord) -> None:
@@ -218,6 +236,13 @@ def _from_endpoint(endpoint: Endpoint) -> dict[str, Any]:
         "created_at": to_milliseconds(endpoint.created_at),
         "updated_at": to_milliseconds(endpoint.updated_at),
     }
+
+
+def _to_own_endpoint(row: Any) -> Endpoint:
+    """Raises WebhookNotFound for a callback."""
+    if row.order_id is not None:
+        raise WebhookNotFound
+    return to_endpoint(row)
 
 
 def to_endpoint(row: Any) -> Endpoint:

@@ -27,7 +27,7 @@ def _fits(columns: Any) -> tuple[ColumnElement[bool], ...]:
 
 
 # All but the secrets, which are no administrator's business.
-_COLUMNS = [column for column in webhook_endpoints.c if column.name not in ("secret", "previous_secret")]
+_COLUMNS = [column for column in webhook_endpoints.c if column.name not in ("secret", "previous_secrets")]
 _BELOW = webhook_endpoints.c.id < bindparam("below")
 _NO_CALLBACK: ColumnElement[bool] = literal_column(NO_CALLBACK)
 _OF_CREATOR = (webhook_endpoints.c.created_by == bindparam("of_creator"), _NO_CALLBACK)

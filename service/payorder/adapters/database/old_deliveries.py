@@ -46,7 +46,7 @@ _REMOVE_CALLBACKS = delete(webhook_endpoints).where(
 _FORGET_SECRETS = (
     update(webhook_endpoints)
     .where(literal_column(ROTATION_OVERLAPS), webhook_endpoints.c.previous_secret_until <= _NOW.scalar_subquery())
-    .values(previous_secret=None, previous_secret_until=None)
+    .values(previous_secrets=None, previous_secret_until=None)
 )
 
 

@@ -56,6 +56,8 @@ _SEND_AGAIN = (
     .values(
         state=DeliveryState.PENDING,
         lane=LANE_OF_DELIVERY,
+        # An attempt that is under way does not end it any more, unless it arrives.
+        claims=webhook_deliveries.c.claims + 1,
         next_attempt_at=now_milliseconds(),
     )
     .returning(webhook_deliveries.c.event_id)

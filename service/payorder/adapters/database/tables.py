@@ -271,9 +271,10 @@ webhook_endpoints = Table(
     Column("event_types", Text, nullable=False),
     Column("state", Text, nullable=False),
     Column("disabled_because", Text),
-    # Encrypted. The previous one signs too until then, so that a receiver can change over. A callback has none.
+    # Encrypted. Those of before sign too for a while, so that a receiver can change over: overlaps.py has the form, and
+    # until when the last of them does. A callback has none.
     Column("secret", LargeBinary),
-    Column("previous_secret", LargeBinary),
+    Column("previous_secrets", Text),
     Column("previous_secret_until", BigInteger),
     # Since when every attempt has failed, by the database's clock.
     Column("failing_since", BigInteger),
@@ -282,7 +283,7 @@ webhook_endpoints = Table(
     CheckConstraint("state IN ('enabled', 'disabled')", name="state"),
     CheckConstraint("(state = 'disabled') = (disabled_because IS NOT NULL)", name="reason_when_disabled"),
     CheckConstraint("(secret IS NULL) = (order_id IS NOT NULL)", name="secret_unless_callback"),
-    CheckConstraint("(previous_secret IS NULL) = (previous_secret_until IS NULL)", name="previous_secret_ends"),
+    CheckConstraint("(previous_secrets IS NULL) = (previous_secret_until IS NULL)", name="previous_secret_ends"),
     Index("ix_webhook_endpoints_previous_secret", "previous_secret_until", **_where(ROTATION_OVERLAPS)),
     # Of callbacks there may be one for every order.
     Index("ix_webhook_endpoints_created_by", "created_by", "id", **_where(NO_CALLBACK)),

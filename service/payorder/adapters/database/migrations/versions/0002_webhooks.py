@@ -29,7 +29,7 @@ def _create_endpoints() -> None:  # long: one table
         sa.Column("state", sa.Text(), nullable=False),
         sa.Column("disabled_because", sa.Text(), nullable=True),
         sa.Column("secret", sa.LargeBinary(), nullable=True),
-        sa.Column("previous_secret", sa.LargeBinary(), nullable=True),
+        sa.Column("previous_secrets", sa.Text(), nullable=True),
         sa.Column("previous_secret_until", sa.BigInteger(), nullable=True),
         sa.Column("failing_since", sa.BigInteger(), nullable=True),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
@@ -43,7 +43,7 @@ def _create_endpoints() -> None:  # long: one table
             "(secret IS NULL) = (order_id IS NOT NULL)", name=op.f("ck_webhook_endpoints_secret_unless_callback")
         ),
         sa.CheckConstraint(
-            "(previous_secret IS NULL) = (previous_secret_until IS NULL)",
+            "(previous_secrets IS NULL) = (previous_secret_until IS NULL)",
             name=op.f("ck_webhook_endpoints_previous_secret_ends"),
         ),
         sa.ForeignKeyConstraint(["order_id"], ["orders.id"], name=op.f("fk_webhook_endpoints_order_id")),
