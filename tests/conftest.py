@@ -21,6 +21,9 @@ from support.records import NO_LIMITS
 from support.service import migrate
 from support.stack import Stack, running_postgres, running_stack
 
+# As ./dev does it: gRPC's fork handlers can abort a child between fork and exec.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 ENGINES = ("sqlite", "postgresql")
 # Engine and folder -> URL.
 NewMigrated = Callable[[str, Path], Awaitable[str]]

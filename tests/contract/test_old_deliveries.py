@@ -93,6 +93,18 @@ async def test_a_callback_goes_with_its_delivery_and_one_that_waits_stays(
     assert [waits] == [row.id for row in await rows_of(database, webhook_endpoints)]
 
 
+async def test_a_callback_that_still_waits_to_be_sent_stays(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    order = an_order()
+    await store.add_order(order, by("alice"), reply_of(order), None)
+    callback = await add_endpoint(database, order_id=order.id, state="disabled", disabled_because="done")
+    (kept,) = await add_deliveries(database, callback, state="pending", next_attempt_at=NEW)
+    await forget(outbox)
+    assert [kept] == [row.id for row in await deliveries_of(database)]
+    assert [callback] == [row.id for row in await rows_of(database, webhook_endpoints)]
+
+
 async def test_everything_old_is_removed_however_much_there_is(database: Database, outbox: DatabaseOutbox) -> None:
     endpoint = await add_endpoint(database)
     await add_deliveries(database, endpoint, LOOKED_AT_MAX + 10)

@@ -72,13 +72,12 @@ MANY: Mapping[str, str | tuple[str, ...]] = {
     "hot_path._CLAIM": ("payments owner_sub=", "payments source_fingerprint="),
     # A batch of what waits.
     "fan_out._PENDING": "events",
-    "fan_out._ADD_ON_SQLITE": "endpoint id=",
     "fan_out._ENDPOINTS": ("webhook_endpoints owner_sub=", "webhook_endpoints order_id=", "webhook_endpoints"),
     "fan_out._HEARING": ("webhook_endpoints", "webhook_endpoints owner_sub="),
     # One row for each lane in which something waits, and of each what it has room for. SQLite counts the condition of
     # an index as a comparison.
     "deliveries._CLAIM": ("webhook_deliveries lane>", "webhook_deliveries lane="),
-    "deliveries._WAITING_ON_SQLITE": ("webhook_deliveries lane>", "following lane>", "endpoint id="),
+    "deliveries._WAITING_ON_SQLITE": ("webhook_deliveries lane>", "following lane>"),
     "deliveries._IN_LANE": "webhook_deliveries lane=",
     "delivery_lanes._MOVE": "webhook_deliveries endpoint_id=",  # of a callback, which has one
     "deliveries._CLAIM_OF_ONE": "webhook_deliveries lane=",
@@ -118,6 +117,7 @@ MANY: Mapping[str, str | tuple[str, ...]] = {
     "endpoint_deliveries._ATTEMPTS": ("webhook_attempts delivery_id=", "webhook_attempts delivery_id= number>"),
     # So many entries are looked at in a call.
     "replays._EVENTS": "audit_log id>",
+    "replays._LOCK": "webhook_deliveries endpoint_id=",  # only on SQLite, which is not asked
     "replays._END": "audit_log id>",
     "payments._FIRST_PAGE": "payments order_id=",
     "payments._NEXT_PAGE": "payments order_id= id<",
@@ -135,9 +135,14 @@ SORTED = {
     "statistics._ADDED",
     "endpoint_deliveries._FITTING",
     "replays._EVENTS",
+    # As many as are locked in one order.
+    "deliveries._FINISH",
+    "deliveries._LOCK",
+    "replays._LOCK",
 }
 # The schema's version; what SQLite calls a subquery without a table, and those; a list that is handed in.
 ONE_ROW = {"alembic_version", "CONSTANT", "looked_at", "newest", "moment", "first", "lanes", "json_each"}
+ALIASES = {"endpoint": "webhook_endpoints"}
 # PostgreSQL's own tables, of which it is asked once, at the start.
 CATALOG = "pg_"
 SQLITE_CLOCK = "julianday"
@@ -464,7 +469,7 @@ def scan_in(line: str) -> Scan | None:
     found = re.match(r"(?:SCAN|SEARCH) (\w+)(?: USING (?:COVERING )?INDEX (\w+)(?: \((.*)\))?)?", line)
     if found is None or found[1] in ONE_ROW:
         return None
-    return Scan(found[1], found[2], tuple(re.findall(r"(\w+[=<>])\?", found[3] or "")))
+    return Scan(ALIASES.get(found[1], found[1]), found[2], tuple(re.findall(r"(\w+[=<>])\?", found[3] or "")))
 
 
 def indexes() -> Iterator[tuple[str, str, list[str], bool, bool]]:

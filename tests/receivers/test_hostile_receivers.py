@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from payorder.adapters.receivers.rules import LIMITS, Limits
 from payorder.ports.receivers import Answer
 from support.hostile import HOSTILE, MEBIBYTE, OK, Receiver, Visit, answering, receiver
 from support.receivers import BODY, HASTY, HEADERS, PATIENT, receivers
@@ -19,6 +20,10 @@ REDIRECTS = (301, 302, 303, 307, 308)
 async def answer_of(here: Receiver, limits=PATIENT) -> Answer:
     async with asyncio.timeout(GUARD_SECONDS), receivers(limits) as adapter:
         return await adapter.send(f"http://127.0.0.1:{here.port}/hook", HEADERS, BODY)
+
+
+def test_a_receiver_has_three_seconds_to_be_there_and_fifteen_in_all():
+    assert Limits(connect_seconds=3.0, total_seconds=15.0, connection_seconds=60.0) == LIMITS
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import base64
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 
@@ -12,7 +13,10 @@ from conftest import ENGINES, NewMigrated
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.tables import webhook_endpoints
 from payorder.adapters.sealing import FernetBox
+from payorder.app import telling
+from payorder.config import Settings
 from payorder.domain.secret import Secret
+from payorder.ports.receivers import UrlRefused
 from service.conftest import Serve
 from support.doors import Answer, Body, to_message
 from support.requests import CALLBACK, ENDPOINT
@@ -44,6 +48,23 @@ async def test_a_network_inside_is_closed_until_an_operator_opens_it(serve: Serv
         opened = [(await create(service, url=f"http://{host}/")).code for host in ("10.1.2.3", "127.0.0.1")]
         closed = [(await create(service, url=f"http://{host}/")).code for host in ("10.2.2.3", "127.0.0.2")]
         assert ["OK"] * 2 + ["INVALID_ARGUMENT"] * 2 == opened + closed
+
+
+async def test_in_production_nothing_is_sent_without_tls() -> None:
+    receivers = telling.receivers(
+        Settings(
+            issuer="https://issuer.example",
+            processor="sandbox",
+            fingerprint_key=SecretStr("f" * 32),
+            webhook_secret_keys=SecretStr(OLD),
+            webhook_networks_allowed="127.0.0.0/8",
+        )
+    )
+    await receivers.vet("https://127.0.0.1/")
+    for url in ("http://127.0.0.1/", "http://127.0.0.1:443/"):
+        with pytest.raises(UrlRefused):
+            await receivers.vet(url)
+    await receivers.close()
 
 
 async def test_a_secret_is_stored_sealed_and_its_key_can_be_changed_over(

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
 
+from payorder.adapters.database.endpoint_store import DatabaseEndpoints
 from payorder.adapters.database.engine import Database
 from payorder.adapters.database.outbox import DatabaseOutbox
 from payorder.adapters.database.store import DatabaseStore
@@ -20,11 +21,16 @@ from payorder.adapters.receivers.rules import Rules
 from payorder.adapters.signing import Ed25519Signer
 from payorder.adapters.system import SystemClock
 from payorder.domain.retry_schedule import ATTEMPTS_MAX
+from payorder.domain.webhook import DeliveryState
 from payorder.edge.event_bodies import JsonBodies
+from payorder.ports.audit import CallRecord
+from payorder.ports.endpoints import DeliveryFilter
 from payorder.ports.outbox import DisabledEndpoint, Ended
+from payorder.ports.store import PageRequest
 from payorder.workflows.deliver_webhooks import DeliverWebhooks
 from payorder.workflows.fan_out_events import FanOutEvents
 from payorder.workflows.sign_webhook import SignWebhook
+from support.records import by
 from support.service import until
 from support.webhooks import (
     SECRET,
@@ -251,6 +257,39 @@ async def test_an_endpoint_that_is_gone_is_told_so_and_gets_nothing_more(
     assert [endpoint_id] == [disabled.id for disabled in dispatcher.disabled]
     assert "gone" == (await endpoint_row(database, endpoint_id)).disabled_because
     assert 1 == len(receiver.received)
+
+
+async def test_a_callback_that_is_not_wanted_is_not_sent_again(
+    database: Database, store: DatabaseStore, receiver: Receiver
+) -> None:
+    placed, _ = await pay(store)
+    await add_endpoint(database, receiver.url, order_id=placed.id, after_seq=0)
+    receiver.answer = answering(410)
+    async with dispatching(database):
+        (row,) = await settled(database, count=1, state="dead")
+    assert (1, 1) == (row.attempts, len(receiver.received))
+
+
+async def test_what_was_given_up_is_sent_once_more_when_it_is_replayed(
+    database: Database, store: DatabaseStore, receiver: Receiver
+) -> None:
+    endpoint_id = await add_endpoint(database, receiver.url, event_types=["payment.succeeded"])
+    receiver.answer = answering(500)
+    await pay(store)
+    async with dispatching(database) as dispatcher:
+        await attempted(database, 1)
+        again = "UPDATE webhook_deliveries SET attempts = :attempts, next_attempt_at = 0"
+        await execute(database, again, attempts=ATTEMPTS_MAX)
+        await settled(database, count=1, state="dead")
+        endpoints = DatabaseEndpoints(database, bodies=JsonBodies(public_url=""), on_change=lambda *_: None)
+        wanted, page = DeliveryFilter(endpoint_id, DeliveryState.DEAD), PageRequest(size=10, after=None)
+        (dead,) = (await endpoints.find_deliveries(wanted, "alice", page)).deliveries
+        call = CallRecord("WebhookService/ReplayDelivery", "done", by("alice"), "{}")
+        await endpoints.replay_delivery(endpoint_id, dead.delivery.id, call)
+        await attempted(database, 3)
+        (row,) = await settled(database, count=1, state="dead")
+    assert (dead.delivery.id, ATTEMPTS_MAX + 2, 3) == (row.id, row.attempts, len(receiver.received))
+    assert [row.id] * 2 == [ended.delivery_id for ended in dispatcher.dead]
 
 
 async def test_receivers_that_hang_delay_nobody_else(

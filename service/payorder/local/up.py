@@ -96,7 +96,7 @@ async def _start(wanted: Up, supervisor: Supervisor) -> None:
     environment |= service_environment(wanted, database_url, issuer)
     # They start side by side. The service waits for the schema, and Envoy is the first to ask the issuer for keys.
     issuer_is_ready = await supervisor.launch(_issuer(wanted))
-    _prepare_sqlite(database_url)
+    _prepare_sqlite(environment[f"{PREFIX}DATABASE_URL"])
     service_is_ready = await supervisor.launch(_service(wanted, environment))
     await _migrate(wanted, environment)
     await issuer_is_ready()
@@ -122,7 +122,7 @@ def _prepare_sqlite(database_url: str) -> None:
     """
     path = database_url.removeprefix("sqlite:///")
     if path != database_url:
-        with suppress(sqlite3.OperationalError), closing(sqlite3.connect(path)) as connection:
+        with suppress(sqlite3.Error), closing(sqlite3.connect(path)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
 
 

@@ -107,7 +107,7 @@ class Outbox(Protocol):
         ...
 
     async def remove_deliveries(self, kept_seconds: float, after: str) -> str | None:
-        """Remove those that are over for longer than that, with callbacks that have none left.
+        """Remove those that were made longer ago than that and are over, with callbacks that have none left.
 
         Looks at a bounded part of all, behind the id `after`; returns the id to go on behind, None at the end.
         """

@@ -61,7 +61,6 @@ class DeliverWebhooks:
         self._on_disabled = on_disabled
         self._on_fault = on_fault
         self._lanes = Lanes(sends_max=sends_max)
-        self._after = ""
         self._attempts: set[asyncio.Task[None]] = set()
         self._ended: list[Ended] = []
         self._has_ended = Wakeup()
@@ -102,7 +101,7 @@ class DeliverWebhooks:
 
     async def _claim(self) -> bool:
         """Whether there may be more to be claimed at once."""
-        rooms = self._lanes.rooms(after=self._after, lease_seconds=_LEASE_SECONDS)
+        rooms = self._lanes.rooms(lease_seconds=_LEASE_SECONDS)
         if rooms.at_most <= 0:
             return False
         try:
@@ -114,11 +113,9 @@ class DeliverWebhooks:
             return False
         at = self._clock.uptime_seconds()
         self._lanes.forget_idle()
-        is_full, has_skipped = len(dispatches) == rooms.at_most, self._after != ""
-        self._lanes.add([Claimed(dispatch, at) for dispatch in dispatches], rooms)
+        may_be_more = self._lanes.add([Claimed(dispatch, at) for dispatch in dispatches], rooms)
         self._send_what_may()
-        self._after = max(dispatch.lane for dispatch in dispatches) if is_full else ""
-        return is_full or has_skipped
+        return may_be_more
 
     def _send_what_may(self) -> None:
         for send in self._lanes.start():
@@ -133,22 +130,27 @@ class DeliverWebhooks:
             self._on_fault(fault)
 
     async def _attempt(self, send: Send) -> None:
-        lane, dispatch = send.lane, send.claimed.dispatch
-        began = self._clock.uptime_seconds()
+        lane = send.lane
+        try:
+            await self._make(send)
+            if lane.standing is Standing.FAILING:
+                self._give_back(self._lanes.give_back(lane))
+        finally:
+            self._lanes.done(send)
+        if lane.may_have_more and lane.room:
+            self._wakeup.ring()
+        self._send_what_may()
+
+    async def _make(self, send: Send) -> None:
+        dispatch, began = send.claimed.dispatch, self._clock.uptime_seconds()
         if began - send.claimed.at > _SEND_WITHIN_SECONDS:
             self._end(_given_back(dispatch))
         elif dispatch.caller in self._shut_out:
             self._end(_refused(dispatch))
         else:
             ended = self._outcome(dispatch, await self._answer(dispatch))
-            lane.learn(is_delivered=ended.is_delivered, seconds=self._clock.uptime_seconds() - began)
+            send.lane.learn(is_delivered=ended.is_delivered, seconds=self._clock.uptime_seconds() - began)
             self._end(ended)
-            if lane.standing is Standing.FAILING:
-                self._give_back(self._lanes.give_back(lane))
-        self._lanes.done(send)
-        if lane.may_have_more and lane.room:
-            self._wakeup.ring()
-        self._send_what_may()
 
     async def _answer(self, dispatch: Dispatch) -> Answer:
         """That of the receiver. What goes wrong on our side is reported, and is no answer to them either."""
@@ -196,22 +198,31 @@ class DeliverWebhooks:
         if not some:
             return
         try:
-            disabled = await self._outbox.finish(some, self._bodies)
+            await self._write_down(some)
         except (Busy, TimeoutError):
             # Later than the lease, somebody else will have sent it again, and this is not written down any more.
             self._ended = some + self._ended
             await asyncio.sleep(_AWAY_SECONDS)
             return
-        except Exception as fault:  # noqa: BLE001 - reported; the lease brings them back
+        if self._ended:
+            self._has_ended.ring()
+
+    async def _write_down(self, some: list[Ended]) -> None:
+        """What cannot be written down keeps no other back; the lease brings it back."""
+        try:
+            disabled = await self._outbox.finish(some, self._bodies)
+        except (Busy, TimeoutError):
+            raise
+        except Exception as fault:  # noqa: BLE001 - a bug is reported, and the loop goes on
             self._on_fault(fault)
+            for each in some if len(some) > 1 else ():
+                await self._write_down([each])
             return
         for endpoint in disabled:
             self._on_disabled(endpoint)
         for ended in some:
             if ended.state is DeliveryState.DEAD:
                 self._on_dead(ended)
-        if self._ended:
-            self._has_ended.ring()
 
 
 def _given_back(dispatch: Dispatch, disables: DisabledBecause | None = None) -> Ended:

@@ -1,4 +1,4 @@
-"""Remove deliveries that are over for long, and secrets that sign no more: every replica does, a few rows at a time."""
+"""Remove old deliveries that are over, and secrets that sign no more: every replica does, a few rows at a time."""
 
 import asyncio
 from collections.abc import Callable

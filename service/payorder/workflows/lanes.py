@@ -19,7 +19,7 @@ _WIDTH_MAX = 32
 _PROMPT_SECONDS = 2.0
 # A lane that is prompt has some times its width claimed beforehand, so that it need not wait for the database: more of
 # it as long as a claim lasts less than a second, less if it lasts longer than five, because leases end.
-_AHEAD_FIRST, _AHEAD_MAX = 8, 64
+_AHEAD_FIRST, _AHEAD_MAX = 8, 16
 _TOO_SOON_SECONDS, _TOO_LATE_SECONDS = 1.0, 5.0
 _HELD_MAX_OF_SENDS = 8
 _LANES_MAX = 2048
@@ -39,8 +39,9 @@ _STANDINGS = tuple(Standing)
 _OF_SENT = {Standing.FAILING: 1 / 2, Standing.DOUBTFUL: 3 / 4, Standing.PROMPT: 1}
 _OF_HELD = {Standing.FAILING: 1 / 4, Standing.DOUBTFUL: 1 / 2, Standing.PROMPT: 1}
 _CLAIMED_OF_HELD = 1 / 4
-# What one caller's lanes may have of all that is sent at once, divided in the same way.
-_OF_CALLER = 1 / 2
+# What one caller's lanes may have of all that is sent at once, divided in the same way, and its prompt ones of what is
+# claimed beforehand.
+_SENT_OF_CALLER, _HELD_OF_CALLER = 1 / 2, 1 / 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Lane:
 
     @property
     def room(self) -> int:
-        """How many deliveries it wants to have claimed; none as long as it has half of that."""
+        """How many deliveries it wants to have claimed; none as long as it has more than half of that."""
         wanted = self.width * self.ahead if self.standing is Standing.PROMPT else self.width
         return wanted - self.held if self.held * 2 <= wanted else 0
 
@@ -136,40 +137,63 @@ class Lanes:
     def __init__(self, *, sends_max: int) -> None:
         self._held_max = sends_max * _HELD_MAX_OF_SENDS
         self._all = _Share(sends_max, _OF_SENT)
-        self._of_caller_max = sends_max * _OF_CALLER
+        self._of_caller_max = sends_max * _SENT_OF_CALLER
         self._of_callers: dict[str, _Share] = {}
         self._lanes: OrderedDict[str, Lane] = OrderedDict()
         self._turns: deque[Lane] = deque()
         # Those whose turn it was when there was no room: for their standing, or for their caller's lanes of it.
         self._kept_back: dict[tuple[str | None, Standing], deque[Lane]] = {}
+        # Callers of whom something has ended since.
+        self._relieved: set[str] = set()
+        # Behind which lane to go on, because a claim was full there.
+        self._after = ""
 
-    def rooms(self, *, after: str, lease_seconds: float) -> Rooms:
-        held = _Share(self._held_max, _OF_HELD)
+    def rooms(self, *, lease_seconds: float) -> Rooms:
+        held, of_callers = _Share(self._held_max, _OF_HELD), Counter[str]()
         for lane in self._lanes.values():
             held.taken[lane.standing] += lane.held
+            of_callers[lane.caller] += lane.held if lane.standing is Standing.PROMPT else 0
         may = [held.has_room(standing) for standing in _STANDINGS]
         return Rooms(
             at_most=min(int(self._held_max * _CLAIMED_OF_HELD), self._held_max - sum(held.taken)),
             # What is unknown is in doubt.
             each=_WIDTH_FIRST if may[Standing.DOUBTFUL] else 0,
-            busy={name: lane.room if may[lane.standing] else 0 for name, lane in self._lanes.items()},
-            after=after,
+            busy={
+                name: self._room(lane, of_callers) if may[lane.standing] else 0 for name, lane in self._lanes.items()
+            },
+            # Whoever gets nothing now is not passed over for that.
+            after=self._after if all(may) else "",
             lease_seconds=lease_seconds,
         )
 
-    def add(self, claimed: list[Claimed], rooms: Rooms) -> None:
-        """What was claimed for `rooms`."""
+    def _room(self, lane: Lane, of_callers: Counter[str]) -> int:
+        """`of_callers`: what their prompt lanes have, to which this is added. Of others each has little."""
+        if lane.standing is not Standing.PROMPT:
+            return lane.room
+        left = int(self._held_max * _HELD_OF_CALLER) - of_callers[lane.caller]
+        room = max(0, min(lane.room, left))
+        of_callers[lane.caller] += room
+        return room
+
+    def add(self, claimed: list[Claimed], rooms: Rooms) -> bool:
+        """What was claimed for `rooms`. Whether there may be more to be claimed at once."""
         is_full = len(claimed) == rooms.at_most
+        if rooms.after == self._after:
+            self._after = max(each.dispatch.lane for each in claimed) if is_full else ""
         got: Counter[str] = Counter()
         for each in claimed:
             self._lane_of(each.dispatch).waiting.append(each)
             got[each.dispatch.lane] += 1
-        for name, count in got.items():
-            lane = self._lanes[name]
-            lane.may_have_more = is_full or count >= rooms.busy.get(name, rooms.each)
-            if lane.may_have_more:
-                lane.filled(claimed[0].at)
-            self._queue(lane)
+        for name in dict.fromkeys((*got, *rooms.busy)):
+            if name in self._lanes:
+                self._fill(self._lanes[name], got[name], rooms.busy.get(name, rooms.each), is_full)
+        return is_full or rooms.after != ""
+
+    def _fill(self, lane: Lane, count: int, room: int, is_full: bool) -> None:
+        lane.may_have_more = is_full or count >= room
+        if count and count >= room:
+            lane.filled(lane.waiting[-1].at)
+        self._queue(lane)
 
     def _lane_of(self, dispatch: Dispatch) -> Lane:
         lane = self._lanes.get(dispatch.lane)
@@ -182,16 +206,18 @@ class Lanes:
 
     def start(self) -> Iterator[Send]:
         """What may be sent now, in turn; each is being sent from here on, until it is `done`."""
-        while self._turns:
+        while self._turns or self._let_in():
             lane = self._turns.popleft()
             lane.place = None
             if lane.may_send and not self._keep_back(lane):
                 yield self._begin(lane)
                 self._queue(lane)
+        self._relieved.clear()
 
     def _keep_back(self, lane: Lane) -> bool:
-        for whose, share in ((None, self._all), (lane.caller, self._of_caller(lane))):
-            if not share.has_room(lane.standing):
+        """Where it has no room, if so."""
+        for whose, share in ((lane.caller, self._of_callers.get(lane.caller)), (None, self._all)):
+            if share is not None and not share.has_room(lane.standing):
                 self._put(lane, self._kept_back.setdefault((whose, lane.standing), deque()))
                 return True
         return False
@@ -209,39 +235,43 @@ class Lanes:
             each.taken[send.standing] -= 1
         if not any(share.taken):
             del self._of_callers[lane.caller]
-        self._let_in(lane.caller, share)
+        self._relieved.add(lane.caller)
         # It may be of another standing now, and have room.
         if lane.place is not None and lane.place is not self._turns:
             lane.place.remove(lane)
             lane.place = None
         self._queue(lane)
 
-    def _let_in(self, caller: str, share: _Share) -> None:
-        """One of each standing for which there is room now."""
-        for whose, room in ((None, self._all), (caller, share)):
-            for standing in _STANDINGS:
-                kept_back = self._kept_back.get((whose, standing))
-                if kept_back is not None and room.has_room(standing):
-                    self._let_in_one(kept_back)
-                    if not kept_back:
-                        del self._kept_back[whose, standing]
+    def _let_in(self) -> bool:
+        """One that was kept back and has room now, if there is one: where something has ended, or for all."""
+        shares = ((whose, self._of_callers.get(whose)) for whose in self._relieved)
+        return any(
+            self._let_in_one((whose, standing), share)
+            for whose, share in ((None, self._all), *shares)
+            for standing in _STANDINGS
+        )
 
-    def _let_in_one(self, kept_back: "deque[Lane]") -> None:
-        """What it had to send may have been given back."""
-        while kept_back:
+    def _let_in_one(self, kept: tuple[str | None, Standing], share: _Share | None) -> bool:
+        """The first that has something to send, which may have been given back, and has room everywhere."""
+        kept_back, has_found = self._kept_back.get(kept, deque()), False
+        while kept_back and not has_found and (share is None or share.has_room(kept[1])):
             lane = kept_back.popleft()
             lane.place = None
-            if lane.may_send:
+            if has_found := lane.may_send and not self._keep_back(lane):
                 self._queue(lane)
-                return
+        if not kept_back:
+            self._kept_back.pop(kept, None)
+        return has_found
 
     def _queue(self, lane: Lane) -> None:
+        """Whoever has nothing under way goes first: turns are as long as receivers take."""
         if lane.place is None and lane.may_send:
-            self._put(lane, self._turns)
+            lane.place = self._turns
+            (self._turns.append if lane.sending else self._turns.appendleft)(lane)
 
-    def _put(self, lane: Lane, queue: deque[Lane]) -> None:
-        lane.place = queue
-        queue.append(lane)
+    def _put(self, lane: Lane, kept_back: deque[Lane]) -> None:
+        lane.place = kept_back
+        kept_back.append(lane)
 
     def _of_caller(self, lane: Lane) -> _Share:
         share = self._of_callers.get(lane.caller)

@@ -5,6 +5,7 @@ One that may be sent waits in a lane. A claim takes it out, until it is finished
 attempted again, or was claimed by somebody who died, comes back into its lane when its time has come.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -26,8 +27,8 @@ from payorder.domain.webhook import DisabledBecause, Dispatch
 from payorder.ports.outbox import DisabledEndpoint, Ended, EventBodies, Rooms
 
 _FAILING_MILLISECONDS_MAX = 5 * 24 * 3600 * 1000
-# How many come back into their lanes with a claim.
-_COME_BACK_MAX = 2000
+# How many come back into their lanes in a statement, and how often that is done with a claim.
+_COME_BACK_MAX, _COME_BACK_TIMES = 2000, 5
 
 _BACK = (
     select(webhook_deliveries.c.id)
@@ -45,7 +46,8 @@ _COME_BACK = (
 )
 
 # The lanes in which something waits, one after the other by the index: it costs as much as there are of them, not as
-# much as waits. What waits for an endpoint that is disabled stays; the lane of callbacks is no endpoint's.
+# much as waits. What waits for an endpoint that is disabled stays, but a callback is done as soon as it is to be sent.
+# The lane of all callbacks is no endpoint's.
 _lanes = f"""
 WITH RECURSIVE lanes (lane) AS (
     SELECT * FROM (
@@ -60,27 +62,27 @@ WITH RECURSIVE lanes (lane) AS (
     FROM lanes WHERE lanes.lane IS NOT NULL
 )
 """
-_is_served = (
-    "coalesce((SELECT state = 'enabled' FROM webhook_endpoints AS endpoint WHERE endpoint.id = %(lane)s), true)"
-)
+_is_served = """coalesce((
+    SELECT state = 'enabled' OR disabled_because = 'done'
+    FROM webhook_endpoints AS endpoint WHERE endpoint.id = %(lane)s
+), true)"""
 _lane_as_id = 'lanes.lane COLLATE "default"'
 _now = "(SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT))"
 
-# 1 behind which lane, 2 and 3 how many are wanted of some, 4 how many of any other, 5 how many in all, 6 the lease.
+# 1 behind which lane, 2 how many are wanted of some, as JSON, 3 how many of any other, 4 how many in all, 5 the lease.
 _CLAIM = f"""
 {_lanes % {"after": "$1"}}, due AS MATERIALIZED (
     SELECT chosen.id, lanes.lane FROM lanes
-    LEFT JOIN unnest($2::text[], $3::bigint[]) AS busy (lane, room) ON busy.lane = lanes.lane
     CROSS JOIN LATERAL (
         SELECT id FROM webhook_deliveries
         WHERE {DELIVERY_WAITS} AND lane = lanes.lane
-        ORDER BY next_attempt_at LIMIT coalesce(busy.room, $4)
+        ORDER BY next_attempt_at LIMIT coalesce(CAST($2::jsonb ->> lanes.lane AS bigint), $3)
         FOR UPDATE SKIP LOCKED
     ) AS chosen
     WHERE lanes.lane IS NOT NULL AND {_is_served % {"lane": _lane_as_id}}
-    LIMIT $5
+    LIMIT $4
 )
-UPDATE webhook_deliveries SET lane = NULL, claims = claims + 1, next_attempt_at = {_now} + $6
+UPDATE webhook_deliveries SET lane = NULL, claims = claims + 1, next_attempt_at = {_now} + $5
 FROM due WHERE webhook_deliveries.id = due.id
 RETURNING webhook_deliveries.id, endpoint_id, due.lane AS from_lane, claims, attempts, event_id, body
 """
@@ -120,6 +122,7 @@ _ENDPOINTS = select(
     webhook_endpoints.c.id,
     webhook_endpoints.c.created_by,
     webhook_endpoints.c.url,
+    webhook_endpoints.c.disabled_because,
     webhook_endpoints.c.failing_since,
     webhook_endpoints.c.secret,
     webhook_endpoints.c.previous_secrets,
@@ -127,13 +130,19 @@ _ENDPOINTS = select(
 ).where(is_one_of(webhook_endpoints.c.id, "endpoint_ids"))
 
 # Whose word counts: that of who claimed it last, unless it is over. That it has arrived counts whoever says it.
-_counts = "delivery.state = 'pending' AND (delivery.claims = ended.claim OR ended.new_state = 'delivered')"
+_counts = """(
+    delivery.state = 'pending' AND delivery.claims = ended.claim
+    OR delivery.state != 'delivered' AND ended.new_state = 'delivered'
+)"""
 # 1 and 2 delivery and claim; 3 and 4 its new state and in how many milliseconds it is due again; 5 whether it was sent;
 # 6 class of the answer. An attempt counts once, also when this is repeated, and also when somebody else was quicker.
 _FINISH = f"""
 WITH ended AS MATERIALIZED (
     SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::bool[], $6::smallint[])
         AS ended (id, claim, new_state, retry, was_sent, status_class)
+), locked AS MATERIALIZED (
+    -- Whoever locks several deliveries does so in the order of their ids, or two would wait for each other.
+    SELECT id FROM webhook_deliveries WHERE id = ANY ($1::text[]) ORDER BY id FOR NO KEY UPDATE
 ), finished AS (
     UPDATE webhook_deliveries AS delivery
     SET attempts = delivery.attempts + CAST(ended.was_sent AS int),
@@ -143,7 +152,7 @@ WITH ended AS MATERIALIZED (
             WHEN NOT ({_counts}) THEN delivery.next_attempt_at
             WHEN ended.new_state = 'pending' THEN {_now} + ended.retry
         END
-    FROM ended
+    FROM ended JOIN locked ON locked.id = ended.id
     WHERE delivery.id = ended.id AND NOT EXISTS (
         SELECT FROM webhook_attempts AS attempt
         WHERE attempt.delivery_id = delivery.id AND attempt.claim = ended.claim
@@ -155,7 +164,9 @@ SELECT id, attempts, claim, {_now}, status_class, new_state = 'delivered' FROM f
 """
 
 # The same on SQLite, one after the other.
-_counts_on_sqlite = "state = 'pending' AND (claims = :claim OR :new_state = 'delivered')"
+_counts_on_sqlite = """(
+    state = 'pending' AND claims = :claim OR state != 'delivered' AND :new_state = 'delivered'
+)"""
 _FINISH_ONE = text(
     f"""
     UPDATE webhook_deliveries
@@ -179,6 +190,13 @@ _RECORD_ONE = text(
     """
 )
 
+# In one order, because what follows changes some of them one after the other.
+_LOCK = (
+    select(webhook_endpoints.c.id)
+    .where(is_one_of(webhook_endpoints.c.id, "endpoint_ids"))
+    .order_by(webhook_endpoints.c.id)
+    .with_for_update(key_share=True)
+)
 _HEAR_AGAIN = (
     update(webhook_endpoints)
     .where(is_one_of(webhook_endpoints.c.id, "endpoint_ids"), webhook_endpoints.c.failing_since.is_not(None))
@@ -212,14 +230,17 @@ _DISABLE = (
 
 
 async def claim(connection: AsyncConnection, rooms: Rooms) -> list[Dispatch]:
-    await connection.execute(_COME_BACK)
+    for _ in range(_COME_BACK_TIMES):
+        if (await connection.execute(_COME_BACK)).rowcount < _COME_BACK_MAX:
+            break
     is_postgresql = connection.dialect.name == "postgresql"
     claimed = await (_claim(connection, rooms) if is_postgresql else _claim_on_sqlite(connection, rooms))
     if not claimed:
         return []
     endpoint_ids = sorted({row.endpoint_id for row in claimed})
     rows = await connection.execute(_ENDPOINTS, {"endpoint_ids": endpoint_ids})
-    endpoints = {row.id: row for row in rows}
+    # What was deleted or stopped in this very moment is not sent: its lease brings it back to where it belongs.
+    endpoints = {row.id: row for row in rows if row.disabled_because != DisabledBecause.ADMINISTRATOR}
     return [_to_dispatch(row, endpoints[row.endpoint_id]) for row in claimed if row.endpoint_id in endpoints]
 
 
@@ -246,9 +267,9 @@ def _in_turn(ended: Sequence[Ended]) -> Sequence[Sequence[Ended]]:
 
 
 async def _claim(connection: AsyncConnection, rooms: Rooms) -> Sequence[Any]:
-    values = (rooms.after, list(rooms.busy), list(rooms.busy.values()), rooms.each, rooms.at_most)
     lease = round(rooms.lease_seconds * 1000)
-    return (await connection.exec_driver_sql(_CLAIM, (*values, lease))).all()
+    values = (rooms.after, json.dumps(dict(rooms.busy)), rooms.each, rooms.at_most, lease)
+    return (await connection.exec_driver_sql(_CLAIM, values)).all()
 
 
 async def _claim_on_sqlite(connection: AsyncConnection, rooms: Rooms) -> Sequence[Any]:
@@ -291,6 +312,8 @@ async def _judge_endpoints(connection: AsyncConnection, ended: Sequence[Ended]) 
     heard = {each.endpoint_id for each in ended if each.is_delivered}
     failed = {each.endpoint_id for each in ended if each.was_sent} - heard
     disabled: list[DisabledEndpoint] = []
+    if failed or any(each.disables for each in ended):
+        await connection.execute(_LOCK, {"endpoint_ids": sorted({each.endpoint_id for each in ended})})
     if heard:
         await connection.execute(_HEAR_AGAIN, {"endpoint_ids": sorted(heard)})
     for because in sorted({each.disables for each in ended if each.disables}):

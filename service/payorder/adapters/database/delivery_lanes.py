@@ -5,25 +5,24 @@ sent goes through lanes, of which there are few, and not through callbacks. A ca
 waits in a lane of its own, which is served when it is enabled again.
 """
 
-from sqlalchemy import bindparam, case, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, bindparam, case, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from payorder.adapters.database.tables import webhook_deliveries, webhook_endpoints
 from payorder.domain.webhook import DisabledBecause
 
-_CALLBACKS_OF = "'callbacks of '"
-
-# Of the row `endpoint`, which hears of something now: none that is stopped does.
-LANE = f"CASE WHEN endpoint.order_id IS NULL THEN endpoint.id ELSE {_CALLBACKS_OF} || endpoint.created_by END"
-
-_endpoints = webhook_endpoints.c
-_LANE = case(
-    (or_(_endpoints.order_id.is_(None), _endpoints.disabled_because == DisabledBecause.ADMINISTRATOR), _endpoints.id),
-    else_=literal_column(_CALLBACKS_OF).concat(_endpoints.created_by),
-)
+# Of the row `endpoint`.
+LANE = f"""
+CASE
+    WHEN endpoint.order_id IS NULL OR endpoint.disabled_because = '{DisabledBecause.ADMINISTRATOR}' THEN endpoint.id
+    ELSE 'callbacks of ' || endpoint.created_by
+END
+"""
+_endpoint = webhook_endpoints.alias("endpoint")
+_lane: ColumnElement[str] = literal_column(LANE)
 # Of the delivery that is changed, and of one that is new, `to_endpoint`.
-LANE_OF_DELIVERY = select(_LANE).where(_endpoints.id == webhook_deliveries.c.endpoint_id).scalar_subquery()
-LANE_OF_NEW = select(_LANE).where(_endpoints.id == bindparam("to_endpoint")).scalar_subquery()
+LANE_OF_DELIVERY = select(_lane).where(_endpoint.c.id == webhook_deliveries.c.endpoint_id).scalar_subquery()
+LANE_OF_NEW = select(_lane).where(_endpoint.c.id == bindparam("to_endpoint")).scalar_subquery()
 _MOVE = (
     update(webhook_deliveries)
     .where(webhook_deliveries.c.endpoint_id == bindparam("of_endpoint"))

@@ -16,6 +16,11 @@ from payorder.ports.outbox import DisabledEndpoint, EventBodies
 
 _NOW = select(now_milliseconds())
 _CREATED_BY = select(webhook_endpoints.c.created_by).where(webhook_endpoints.c.id == bindparam("endpoint_id"))
+_KEPT = (
+    select(webhook_endpoints.c.id)
+    .where(webhook_endpoints.c.id == bindparam("endpoint_id"))
+    .with_for_update(read=True, key_share=True)
+)
 _OTHERS = select(webhook_endpoints.c.id, webhook_endpoints.c.event_types).where(
     webhook_endpoints.c.created_by == bindparam("caller"),
     literal_column(NO_CALLBACK),
@@ -35,7 +40,10 @@ async def tell_disabled(connection: AsyncConnection, endpoint: DisabledEndpoint,
     body = bodies.disabled(event_id, endpoint, at)
     for other_id in hearing:
         new_id = id_of(milliseconds, 0, random_tail())
-        await endpoint_deliveries.add(connection, NewDelivery(new_id, other_id, event_id, DISABLED_EVENT, body, at))
+        told = NewDelivery(new_id, other_id, event_id, DISABLED_EVENT, body, at)
+        # One that was deleted meanwhile is told nothing; the others, and all that is written with this, are.
+        if (await connection.execute(_KEPT, {"endpoint_id": other_id})).one_or_none():
+            await endpoint_deliveries.add(connection, told)
 
 
 def _hears(event_types: str) -> bool:

@@ -116,7 +116,7 @@ class DatabaseEndpoints:
     async def replay_since(self, wanted: ReplayRequest, call: CallRecord) -> Replayed:
         async def replay(connection: AsyncConnection) -> Replayed:
             await audit.add_call(connection, call)
-            endpoint = await endpoints.get_locked(connection, wanted.endpoint_id, call.origin.actor)
+            endpoint = await endpoints.get_kept(connection, wanted.endpoint_id, call.origin.actor)
             endpoint.refuse_unless_theirs(call.origin)
             return await replays.replay_since(connection, endpoint, wanted, self._bodies)
 

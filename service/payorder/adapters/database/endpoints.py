@@ -36,6 +36,8 @@ _COUNT_OF_ORDER = (
 _GET = select(webhook_endpoints).where(*_OF_CALLER)
 # Whoever writes a delivery meanwhile need not wait.
 _GET_LOCKED = _GET.with_for_update(key_share=True)
+# Only that it stays: what becomes of its deliveries meanwhile may change it.
+_GET_KEPT = _GET.with_for_update(read=True, key_share=True)
 _FIRST_PAGE = (
     select(webhook_endpoints)
     .where(_CREATED_BY, _NO_CALLBACK)
@@ -145,6 +147,11 @@ async def list_callbacks(connection: AsyncConnection, created_by: str, order_id:
 async def get_locked(connection: AsyncConnection, endpoint_id: str, created_by: str) -> Endpoint:
     """Raises WebhookNotFound, also for a callback: it is what it is."""
     return _to_own_endpoint(await _get_row(connection, _GET_LOCKED, endpoint_id, created_by))
+
+
+async def get_kept(connection: AsyncConnection, endpoint_id: str, created_by: str) -> Endpoint:
+    """Raises WebhookNotFound, also for a callback."""
+    return _to_own_endpoint(await _get_row(connection, _GET_KEPT, endpoint_id, created_by))
 
 
 async def change(

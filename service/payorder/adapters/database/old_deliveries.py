@@ -1,4 +1,4 @@
-"""Statements that remove what nobody asks for any more: deliveries that are over, callbacks with them, old secrets."""
+"""Statements that remove what nobody asks for any more: old deliveries, callbacks with them, and old secrets."""
 
 from sqlalchemy import bindparam, delete, exists, literal_column, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -7,7 +7,7 @@ from payorder.adapters.database.clock import now_milliseconds
 from payorder.adapters.database.ids import first_id
 from payorder.adapters.database.lists import is_one_of
 from payorder.adapters.database.tables import ROTATION_OVERLAPS, webhook_deliveries, webhook_endpoints
-from payorder.domain.webhook import DeliveryState
+from payorder.domain.webhook import DeliveryState, DisabledBecause
 
 # How many deliveries are looked at in a call.
 LOOKED_AT_MAX = 1000
@@ -32,7 +32,10 @@ _REMOVE = (
         or_(
             webhook_deliveries.c.state != DeliveryState.PENDING,
             exists().where(
-                webhook_endpoints.c.id == webhook_deliveries.c.endpoint_id, webhook_endpoints.c.state == "disabled"
+                webhook_endpoints.c.id == webhook_deliveries.c.endpoint_id,
+                webhook_endpoints.c.state == "disabled",
+                # A callback is disabled from the moment on in which it is to be sent.
+                webhook_endpoints.c.disabled_because != DisabledBecause.DONE,
             ),
         ),
     )

@@ -48,11 +48,17 @@ _EVENTS = (
 )
 # The last that was looked at, if there were so many.
 _END = select(audit_log.c.id).where(_SINCE).order_by(audit_log.c.id).offset(LOOKED_AT_MAX - 1).limit(1)
+_OF_THESE = (
+    webhook_deliveries.c.endpoint_id == bindparam("of_endpoint"),
+    is_one_of(webhook_deliveries.c.event_id, "ids"),
+)
+# As whoever finishes several of them does.
+_LOCK = (
+    select(webhook_deliveries.c.id).where(*_OF_THESE).order_by(webhook_deliveries.c.id).with_for_update(key_share=True)
+)
 _SEND_AGAIN = (
     update(webhook_deliveries)
-    .where(
-        webhook_deliveries.c.endpoint_id == bindparam("of_endpoint"), is_one_of(webhook_deliveries.c.event_id, "ids")
-    )
+    .where(*_OF_THESE)
     .values(
         state=DeliveryState.PENDING,
         lane=LANE_OF_DELIVERY,
@@ -87,7 +93,10 @@ async def _send_again(connection: AsyncConnection, endpoint_id: str, rows: Any) 
     """Returns the rows of events that have no delivery to this endpoint yet."""
     if not rows:
         return []
-    again = await connection.execute(_SEND_AGAIN, {"of_endpoint": endpoint_id, "ids": [row.id for row in rows]})
+    these = {"of_endpoint": endpoint_id, "ids": [row.id for row in rows]}
+    if connection.dialect.name == "postgresql":
+        await connection.execute(_LOCK, these)
+    again = await connection.execute(_SEND_AGAIN, these)
     written = set(again.scalars())
     return [row for row in rows if row.id not in written]
 
