@@ -122,14 +122,17 @@ def test_nobody_is_passed_over_because_there_was_no_room_for_a_while() -> None:
     assert set(names) == served
 
 
-def test_what_is_claimed_for_one_caller_leaves_room_for_others() -> None:
+def test_what_is_claimed_for_one_caller_leaves_room_for_others_and_for_its_own() -> None:
     lanes = Lanes(sends_max=SENDS_MAX)
     for number in range(20):
         prove(lanes, f"alice{number}", "alice")
     prove(lanes, "bob", "bob")
+    # Whatever the others could have, each may have as much as it can take.
     rooms = lanes.rooms(lease_seconds=60)
-    assert SENDS_MAX == sum(room for name, room in rooms.busy.items() if name != "bob")
-    assert SENDS_MAX == rooms.busy["bob"]
+    assert [32 * 8] * 21 == list(rooms.busy.values())
+    fill(lanes, [claimed("alice0")] * SENDS_MAX)
+    rooms = lanes.rooms(lease_seconds=60)
+    assert (0, 32, 32 * 8) == (rooms.busy["alice0"], rooms.busy["alice1"], rooms.busy["bob"])
 
 
 def test_a_lane_that_drains_asks_again_though_it_was_offered_nothing_last() -> None:

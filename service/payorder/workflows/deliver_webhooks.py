@@ -137,7 +137,7 @@ class DeliverWebhooks:
                 self._give_back(self._lanes.give_back(lane))
         finally:
             self._lanes.done(send)
-        if lane.may_have_more and lane.room:
+        if lane.may_have_more and lane.room():
             self._wakeup.ring()
         self._send_what_may()
 

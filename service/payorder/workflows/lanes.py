@@ -40,7 +40,7 @@ _OF_SENT = {Standing.FAILING: 1 / 2, Standing.DOUBTFUL: 3 / 4, Standing.PROMPT: 
 _OF_HELD = {Standing.FAILING: 1 / 4, Standing.DOUBTFUL: 1 / 2, Standing.PROMPT: 1}
 _CLAIMED_OF_HELD = 1 / 4
 # What one caller's lanes may have of all that is sent at once, divided in the same way, and its prompt ones of what is
-# claimed beforehand.
+# claimed beforehand, before none of them gets more than its width.
 _SENT_OF_CALLER, _HELD_OF_CALLER = 1 / 2, 1 / 8
 
 
@@ -77,10 +77,9 @@ class Lane:
     def may_send(self) -> bool:
         return bool(self.waiting) and self.sending < self.width
 
-    @property
-    def room(self) -> int:
+    def room(self, *, may_go_ahead: bool = True) -> int:
         """How many deliveries it wants to have claimed; none as long as it has more than half of that."""
-        wanted = self.width * self.ahead if self.standing is Standing.PROMPT else self.width
+        wanted = self.width * self.ahead if may_go_ahead and self.standing is Standing.PROMPT else self.width
         return wanted - self.held if self.held * 2 <= wanted else 0
 
     def filled(self, at: float) -> None:
@@ -154,26 +153,19 @@ class Lanes:
             held.taken[lane.standing] += lane.held
             of_callers[lane.caller] += lane.held if lane.standing is Standing.PROMPT else 0
         may = [held.has_room(standing) for standing in _STANDINGS]
+        ahead_max = self._held_max * _HELD_OF_CALLER
         return Rooms(
             at_most=min(int(self._held_max * _CLAIMED_OF_HELD), self._held_max - sum(held.taken)),
             # What is unknown is in doubt.
             each=_WIDTH_FIRST if may[Standing.DOUBTFUL] else 0,
             busy={
-                name: self._room(lane, of_callers) if may[lane.standing] else 0 for name, lane in self._lanes.items()
+                name: lane.room(may_go_ahead=of_callers[lane.caller] < ahead_max) if may[lane.standing] else 0
+                for name, lane in self._lanes.items()
             },
             # Whoever gets nothing now is not passed over for that.
             after=self._after if all(may) else "",
             lease_seconds=lease_seconds,
         )
-
-    def _room(self, lane: Lane, of_callers: Counter[str]) -> int:
-        """`of_callers`: what their prompt lanes have, to which this is added. Of others each has little."""
-        if lane.standing is not Standing.PROMPT:
-            return lane.room
-        left = int(self._held_max * _HELD_OF_CALLER) - of_callers[lane.caller]
-        room = max(0, min(lane.room, left))
-        of_callers[lane.caller] += room
-        return room
 
     def add(self, claimed: list[Claimed], rooms: Rooms) -> bool:
         """What was claimed for `rooms`. Whether there may be more to be claimed at once."""
