@@ -417,16 +417,21 @@ async def test_an_attempt_that_is_written_down_twice_counts_once(
     assert [1] == [row.number for row in await attempts_of(database)]
 
 
+async def ask_and_pay(database: Database, store: DatabaseStore, caller: str) -> None:
+    """A callback that `caller` has asked for, of an order that is paid then."""
+    order = an_order()
+    payment = a_payment(order)
+    await store.add_order(order, by("alice"), reply_of(order), None)
+    await add_endpoint(database, order_id=order.id, created_by=caller)
+    await store.claim(payment, by("alice"), None)
+    await store.settle(succeeded(payment), reply_of(payment), LATER)
+
+
 async def test_callbacks_of_one_caller_wait_in_one_lane(
     database: Database, store: DatabaseStore, outbox: DatabaseOutbox
 ) -> None:
-    for created_by in ("alice", "alice", "bob"):
-        order = an_order()
-        await store.add_order(order, by("alice"), reply_of(order), None)
-        await add_endpoint(database, order_id=order.id, created_by=created_by)
-        payment = a_payment(order)
-        await store.claim(payment, by("alice"), None)
-        await store.settle(succeeded(payment), reply_of(payment), LATER)
+    for caller in ("alice", "alice", "bob"):
+        await ask_and_pay(database, store, caller)
     await fan_out(outbox)
     first = await outbox.claim(rooms(each=1))
     assert ["alice", "bob"] == sorted(dispatch.caller for dispatch in first)
@@ -443,12 +448,7 @@ async def test_lanes_are_in_the_order_of_their_bytes(
             assert "C" == (await connection.exec_driver_sql(COLLATION_OF_LANES)).scalar_one()
     callers = ["a-b", "aB", "ab", "zoë", "Zoe", "ﬀ", "𝔘"]  # noqa: RUF001 - what databases sort otherwise
     for caller in callers:
-        order = an_order()
-        await store.add_order(order, by("alice"), reply_of(order), None)
-        await add_endpoint(database, order_id=order.id, created_by=caller)
-        payment = a_payment(order)
-        await store.claim(payment, by("alice"), None)
-        await store.settle(succeeded(payment), reply_of(payment), LATER)
+        await ask_and_pay(database, store, caller)
     await fan_out(outbox)
     served: list[str] = []
     while claimed := await outbox.claim(rooms(1, after=served[-1] if served else "")):
