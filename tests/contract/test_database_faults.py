@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from payorder.domain.states import OrderStatus
 from payorder.local.postgres import EmbeddedPostgres
 from payorder.ports.store import CommitUnknown, PageRequest
 from support.records import LATER, NO_LIMITS, NOON, a_payment, an_order, by, reply_of, succeeded
+from support.sqlite import writer_of_another_process
 from support.stack import running_postgres
 
 ALL = PageRequest(size=100, after=None)
@@ -219,14 +219,11 @@ async def on_sqlite(folder: Path) -> AsyncIterator[tuple[DatabaseStore, Path]]:
 async def test_a_writer_of_another_process_is_waited_for(tmp_path: Path) -> None:
     async with on_sqlite(tmp_path) as (store, path):
         order = await added(store)
-        holder = sqlite3.connect(path, isolation_level=None)
-        holder.execute("BEGIN IMMEDIATE")
-        paying = asyncio.create_task(paid(store, order))
-        await asyncio.sleep(1.5)
-        assert not paying.done()
-        holder.execute("ROLLBACK")
+        async with writer_of_another_process(path):
+            paying = asyncio.create_task(paid(store, order))
+            await asyncio.sleep(1.5)
+            assert not paying.done()
         await paying
-        holder.close()
 
 
 async def test_a_full_disk_is_busy_until_there_is_room(tmp_path: Path) -> None:

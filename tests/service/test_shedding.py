@@ -1,7 +1,6 @@
 """More payments than the database can take: the rest is refused at once, and what was let in succeeds."""
 
 import asyncio
-import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from payorder.local.postgres import EmbeddedPostgres
 from support.doors import Answer
 from support.requests import payment
 from support.service import Service, serving, until
+from support.sqlite import writer_of_another_process
 
 FLOOD = 100
 BACKLOG = 8
@@ -32,10 +32,8 @@ async def database_url(request: pytest.FixtureRequest, tmp_path: Path, postgres:
 async def standing_still(database_url: str) -> AsyncIterator[None]:
     """Nobody can write a payment, and everybody can read."""
     if database_url.startswith("sqlite"):
-        connection = sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None)
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-        connection.close()
+        async with writer_of_another_process(database_url.removeprefix("sqlite:///")):
+            yield
         return
     server = await asyncpg.connect(database_url)
     async with server.transaction():
