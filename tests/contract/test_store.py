@@ -866,7 +866,8 @@ async def test_reading_from_a_full_pool_is_busy_and_does_not_look_unwell(empty: 
         await connection.execute(select(1))
         assert {Busy: 5} == await kinds_of(*reads(store, order))
         assert await store.is_ready()
-    assert {None: 3, OrderNotFound: 2} == await kinds_of(*reads(store, order))
+    # One after the other: who waits behind four others for the one connection may find it late.
+    assert {None: 3, OrderNotFound: 2} == sum([await kinds_of(each) for each in reads(store, order)], Counter())
 
 
 @pytest.mark.parametrize("engine", ENGINES)
