@@ -169,6 +169,27 @@ def test_the_search_finds_a_cvc_beside_its_name_and_in_protobuf(text: bytes) -> 
     assert "cvc" in PLANTED.in_bytes(b"before " + text + b" after")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"cvc=123&number=" + b"x" * 40,
+        b"cvc123" + b"x" * 40,
+        b"/ORDERS/01A203AD-06B3-71AF-AE2E-62E035DD6836/cvc/123",
+        b'"B0TJxkD8sQm3vYcUeWnZaR5hLgKf7iPoNyV2tMb1CvC":"123"',
+    ],
+)
+def test_the_search_finds_a_cvc_beside_its_name_in_a_long_word_that_is_not_random(text: bytes) -> None:
+    assert "cvc" in PLANTED.in_bytes(text)
+
+
+@pytest.mark.parametrize("letters", ["cvc123", "CvC7391", "cVC-123", "cvc_/+123"])
+def test_the_search_finds_no_cvc_in_the_random_letters_of_keys_and_signatures(letters: str) -> None:
+    for place in (0, 1, 20, 42, 43):
+        key = "B0TJxkD8sQm3vYcUeWnZaR5hLgKf7iPoNyV2tMb1dEq"
+        text = f'"x": "{key[:place]}{letters}{key[place:]}",'
+        assert set() == PLANTED.in_bytes(text.encode())
+
+
 def test_the_search_finds_nothing_where_nothing_is() -> None:
     innocent = (
         b'{"number":"************4242","sortCode":"000123","expYear":2025,"id":"01a203ad-06b3-71af-ae2e-62e035dd6836",'

@@ -86,8 +86,10 @@ _TRIPLET = rb"[DTjz][AEIMQUYcgk][w-z0-5]"
 _BASE64 = re.compile(rb"[MNO](?=(%b(?:[MNO]%b)+))" % (_TRIPLET, _TRIPLET))
 
 _CVC_BESIDE_ITS_NAME = re.compile(rb"cvc[^0-9a-z]{0,16}[0-9]{3,4}(?![0-9])", re.IGNORECASE)
-# Of keys that the tests make: in so many random letters anything stands in the end.
+# Of keys, signatures and what is sealed: in so many random letters anything stands in the end.
 _PEM = re.compile(rb"-----BEGIN [A-Z ]+-----[A-Za-z0-9+/=\s]+-----END [A-Z ]+-----")
+_WORD = re.compile(rb"[A-Za-z0-9+/_-]+")
+_RANDOM_LENGTH_MIN = 32
 # PaymentSource: cvc = 4, then exp_month = 5 and exp_year = 6, which no card is without.
 _CVC_IN_PROTOBUF = re.compile(rb"\x22(?:\x03[0-9]{3}|\x04[0-9]{4})\x28[\x01-\x0c]\x30")
 
@@ -134,7 +136,7 @@ class Search:
         for match in _BASE64.finditer(data):
             if _any_window(_from_base64(match[0] + match[1]), self._cores):
                 found.add("base64")
-        if _CVC_BESIDE_ITS_NAME.search(_PEM.sub(b"", data)) or _CVC_IN_PROTOBUF.search(data):
+        if _has_cvc_beside_its_name(_PEM.sub(b"", data)) or _CVC_IN_PROTOBUF.search(data):
             found.add("cvc")
         return found
 
@@ -159,6 +161,19 @@ class Search:
 
     def _is_number(self, digits: bytes) -> bool:
         return digits in self._whole or _any_window(digits, self._pans)
+
+
+def _has_cvc_beside_its_name(data: bytes) -> bool:
+    return any(not _is_among_random_letters(match, data) for match in _CVC_BESIDE_ITS_NAME.finditer(data))
+
+
+def _is_among_random_letters(match: re.Match[bytes], data: bytes) -> bool:
+    """In the midst of a long word of base64, with capitals, small letters and digits around it."""
+    start, end = max(0, match.start() - _RANDOM_LENGTH_MIN), match.end() + _RANDOM_LENGTH_MIN
+    word = next(word for word in _WORD.finditer(data, start, end) if word.end() > match.start())
+    around = data[word.start() : match.start()] + data[match.end() : word.end()]
+    is_long = match.end() <= word.end() and len(word[0]) >= _RANDOM_LENGTH_MIN
+    return is_long and all(re.search(kind, around) for kind in (rb"[A-Z]", rb"[a-z]", rb"[0-9]"))
 
 
 def _by_length(needles: Iterable[bytes]) -> dict[int, set[bytes]]:
