@@ -30,6 +30,9 @@ WITHOUT_LIMITS: dict[str, Any] = {
 }
 
 
+_GIVEN_PORTS: set[int] = set()
+
+
 @dataclass(frozen=True, slots=True)
 class Stack:
     """Doors to a running service, its issuer, and the folder with its database and logs."""
@@ -48,12 +51,17 @@ class Stack:
 
 
 def free_port() -> int:
-    """Below those that the kernel gives to outgoing connections: one of them might take it before its server does."""
+    """Below those that the kernel gives to outgoing connections: one of them might take it before its server does.
+
+    None comes twice: one server may not yet listen when the port of another is looked for.
+    """
     while True:
         port = SystemRandom().randrange(10_000, 32_000)
         with suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
-            return port
+            if port not in _GIVEN_PORTS:
+                _GIVEN_PORTS.add(port)
+                return port
 
 
 @asynccontextmanager
