@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import grpc
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -57,7 +56,7 @@ async def ask(service: Service, name: str, *questions: ServerReflectionRequest) 
         for question in questions:
             yield question
 
-    return [answer async for answer in call(asked(), timeout=5)]
+    return [answer async for answer in call(asked(), timeout=20)]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -102,6 +101,5 @@ def in_order(files: dict[str, FileDescriptorProto]) -> list[FileDescriptorProto]
 @pytest.mark.parametrize("name", NAMES)
 async def test_reflection_is_not_there_when_it_is_switched_off(tmp_path: Path, name: str) -> None:
     async with serving(tmp_path, f"sqlite:///{tmp_path / 'payorder.db'}", reflection=False) as service:
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await ask(service, name, ServerReflectionRequest(list_services=""))
-        assert grpc.StatusCode.UNIMPLEMENTED == refused.value.code()
+        # In one piece: a question after the answer would be a fault of the client's own.
+        assert "UNIMPLEMENTED" == await service.code_of(f"/{name}/ServerReflectionInfo")
