@@ -59,8 +59,9 @@ def from_options(options):
 
 SETTINGS = {
     "processor": "odd",
-    "charge_timeout_seconds": "0.3",
-    "reconcile_after_seconds": "0.6",
+    # Long enough for a caller to leave before there is an answer.
+    "charge_timeout_seconds": "1",
+    "reconcile_after_seconds": "1.3",
     "reconcile_every_seconds": "0.1",
     "log_level": "DEBUG",
 }

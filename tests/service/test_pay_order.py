@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from payments.v1.payment_service_pb2_grpc import PaymentServiceStub
-from support.doors import Answer, to_message
+from support.doors import Answer, GrpcDoor, to_message
 from support.requests import OUTCOME_UNKNOWN, payment
 from support.service import Service, serving, serving_process, until
 
@@ -28,7 +28,8 @@ async def settled(service: Service, order: str) -> dict[str, object]:
 
 
 async def test_a_slow_payment_is_processing_at_first_and_settles_by_itself(serve: Serve) -> None:
-    async with serve(processor_options={"latency_seconds": "0.5"}, answer_within_seconds=0.1) as service:
+    # So slow that the calls in between are made before it ends.
+    async with serve(processor_options={"latency_seconds": "3"}, answer_within_seconds=0.1) as service:
         order = await service.new_order()
         answer = await pay(service, order)
         assert ("OK", "processing", "202") == (answer.code, answer.body["status"], answer.headers["x-http-status"])
@@ -77,10 +78,11 @@ async def test_an_outcome_nobody_knows_is_fenced_and_the_order_can_be_paid(serve
 
 async def test_a_deadline_that_passes_in_mid_charge_does_not_stop_the_payment(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'payorder.db'}"
-    async with serving(tmp_path, url, processor_options={"latency_seconds": "3.5"}) as service:
+    async with serving(tmp_path, url, processor_options={"latency_seconds": "5.5"}) as service:
         order = await service.new_order()
         request = {"orderId": order, "payment": payment()}
-        answer = await service.grpc.call("PayOrder", request, token=service.token(), timeout_seconds=3.2)
+        # When the call arrives there must be three seconds left.
+        answer = await service.grpc.call("PayOrder", request, token=service.token(), timeout_seconds=5)
         assert ("OK", "processing") == (answer.code, answer.body["status"])
         assert "succeeded" == (await settled(service, order))["status"]
 
@@ -195,13 +197,19 @@ async def test_a_new_call_is_refused_while_the_service_drains(tmp_path: Path) ->
         paying = asyncio.create_task(pay(service, order))
         await until(lambda: service.read("ListPayments", orderId=order), lambda page: bool(page["data"]))
         stopping = asyncio.create_task(service.stop())
+        assert await until(lambda: drains(service), bool)
         async with grpc.aio.insecure_channel(service.address) as channel:
-            await asyncio.sleep(0.3)
             late = PaymentServiceStub(channel).PayOrder(
-                to_message("PayOrder", {"orderId": other, "payment": payment()}), metadata=service.metadata, timeout=5
+                to_message("PayOrder", {"orderId": other, "payment": payment()}), metadata=service.metadata, timeout=20
             )
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await late
         assert "OK" == (await paying).code
         await stopping
     assert grpc.StatusCode.UNAVAILABLE == refused.value.code()
+
+
+async def drains(service: Service) -> bool:
+    """Whether it has heard of its end: who comes anew is not even answered."""
+    async with grpc.aio.insecure_channel(service.address) as channel:
+        return "UNAVAILABLE" == (await GrpcDoor(channel).call("ListOrders", {}, token=service.token())).code
