@@ -22,8 +22,10 @@ from payorder.domain.states import OrderStatus
 from payorder.local.postgres import EmbeddedPostgres
 from payorder.ports.store import CommitUnknown, PageRequest
 from support.records import LATER, NO_LIMITS, NOON, a_payment, an_order, by, reply_of, succeeded
+from support.service import until
 from support.sqlite import writer_of_another_process
 from support.stack import running_postgres
+from support.up import alive, descendants_of
 
 ALL = PageRequest(size=100, after=None)
 
@@ -177,7 +179,7 @@ async def is_busy_or_unknown(work: Awaitable[object]) -> bool:
 
 async def until_it_works(work: Callable[[], Awaitable[Any]]) -> None:
     """The first answers after an outage may be the old connections'."""
-    for _ in range(20):
+    for _ in range(100):
         if not await is_busy_or_unknown(work()):
             return
         await asyncio.sleep(0.1)
@@ -193,8 +195,10 @@ async def test_what_was_written_is_there_after_the_server_was_killed(tmp_path: P
             await paid(store, orders[0])
             claimed = a_payment(orders[1])
             await store.claim(claimed, by(orders[1].owner), None)
-            os.kill(int((data / "postmaster.pid").read_text().splitlines()[0]), signal.SIGKILL)
-            await asyncio.sleep(0.2)
+            postmaster = int((data / "postmaster.pid").read_text().splitlines()[0])
+            processes = [postmaster, *descendants_of(postmaster)]
+            os.kill(postmaster, signal.SIGKILL)
+            assert [] == await until(lambda: alive(processes), lambda left: not left)
             for order in orders:
                 assert await is_busy_or_unknown(store.claim(a_payment(order), by(order.owner), None))
     async with running_postgres(data), opened(url) as store:

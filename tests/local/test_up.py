@@ -16,25 +16,12 @@ import pytest
 from support.requests import payment
 from support.service import until
 from support.stack import free_port
-from support.up import LOCAL, Running, documented_order, ended, environment, rest, shell, start, up
-
-
-async def alive(process_ids: list[int]) -> list[int]:
-    """Those that still run; a zombie does not."""
-    return [each for each in process_ids if is_alive(each)]
-
-
-def is_alive(process_id: int) -> bool:
-    try:
-        text = Path(f"/proc/{process_id}/stat").read_text()
-    except OSError:
-        return False
-    return text.rpartition(")")[2].split()[0] not in {"Z", "X"}
+from support.up import LOCAL, Running, alive, documented_order, ended, environment, rest, shell, start, up
 
 
 async def left_of(running: Running) -> list[int]:
-    """Which of its processes run after a few seconds."""
-    return await until(lambda: alive(running.descendants), lambda left: not left, tries=250)
+    """Which of its processes run after a while."""
+    return await until(lambda: alive(running.descendants), lambda left: not left)
 
 
 def commands_of(printed: str) -> dict[str, str]:

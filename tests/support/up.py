@@ -118,6 +118,19 @@ def descendants_of(process_id: int) -> list[int]:
     return found
 
 
+async def alive(process_ids: list[int]) -> list[int]:
+    """Those that still run; a zombie does not."""
+    return [each for each in process_ids if is_alive(each)]
+
+
+def is_alive(process_id: int) -> bool:
+    try:
+        text = Path(f"/proc/{process_id}/stat").read_text()
+    except OSError:
+        return False
+    return text.rpartition(")")[2].split()[0] not in {"Z", "X"}
+
+
 async def documented_order(running: Running, *, token: str | None = None) -> dict[str, Any]:
     """An order that was paid with the documented request, over REST."""
     order = await rest(running, "POST", "/orders", ORDER, token=token)
