@@ -12,6 +12,7 @@ from payorder.ports.receivers import Answer, UrlRefused
 from support.hostile import OK, answering, receiver
 from support.name_server import Turns, name_server
 from support.receivers import BODY, HEADERS, PATIENT, KnownNames, receivers
+from support.stack import free_port
 
 NAME = "receiver.test"
 PUBLIC, PUBLIC_IPV6 = "93.184.215.14", "2606:4700:4700::1111"
@@ -113,7 +114,7 @@ async def test_a_name_that_was_public_when_vetted_leads_nowhere_when_it_is_not_a
 async def test_the_vetted_address_is_the_one_that_is_connected_to():
     """DNS rebinding, between the check of a delivery and its connection: there is no second question."""
     async with (
-        receiver(answering(OK), host="127.0.0.2") as here,
+        receiver(answering(OK), host="127.0.0.2", port=free_port()) as here,
         receiver(answering(OK), host="127.0.0.1", port=here.port) as inside,
         connected({NAME: [["127.0.0.2"], ["127.0.0.1"]]}, opened=["127.0.0.2/32"]) as (adapter, server),
     ):
@@ -131,7 +132,7 @@ async def test_every_connection_asks_for_the_name_anew():
     """DNS rebinding, between one delivery and the next."""
     closing = OK.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
     async with (
-        receiver(answering(closing), host="127.0.0.2") as here,
+        receiver(answering(closing), host="127.0.0.2", port=free_port()) as here,
         receiver(answering(OK), host="127.0.0.1", port=here.port) as inside,
         connected({NAME: [["127.0.0.2"], ["127.0.0.1"]]}, opened=["127.0.0.2/32"]) as (adapter, server),
     ):
@@ -144,7 +145,7 @@ async def test_every_connection_asks_for_the_name_anew():
 
 async def test_an_address_that_is_not_open_closes_the_others_of_its_name():
     async with (
-        receiver(answering(OK), host="127.0.0.2") as here,
+        receiver(answering(OK), host="127.0.0.2", port=free_port()) as here,
         receiver(answering(OK), host="127.0.0.1", port=here.port) as inside,
         connected({NAME: [["127.0.0.2", "127.0.0.1"]]}, opened=["127.0.0.2/32"]) as (adapter, _),
     ):
