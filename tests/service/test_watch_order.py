@@ -54,7 +54,7 @@ async def test_a_stream_ends_well_after_its_life_and_is_gone_on_with(serve: Serv
     async with serve(watch_life_seconds=0.3) as service:
         order = await service.new_order()
         await pay(service, order)
-        assert ([1, 2], None) == await all_of(service, order)
+        assert ([1, 2], None) == await until(lambda: all_of(service, order), lambda found: len(found[0]) == 2)
         await service.grpc.call("CancelOrder", {"orderId": order}, token=service.token())
         assert ([3, 4], None) == await until(lambda: all_of(service, order, after=2), lambda found: len(found[0]) == 2)
 
