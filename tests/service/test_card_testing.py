@@ -310,7 +310,7 @@ async def test_limits_outlive_a_restart(serve: Serve) -> None:
 
 @pytest.mark.parametrize("counted", ["declines_per_order_max", "attempts_per_owner_max", "attempts_per_source_max"])
 async def test_when_the_time_is_over_it_may_be_tried_again(serve: Serve, counted: str) -> None:
-    async with serve(**{counted: "2"}, limits_window_seconds="1.5") as service:
+    async with serve(**{counted: "2"}, limits_window_seconds="3") as service:
         request = {"orderId": await service.new_order(), "payment": payment(number=DECLINED)}
 
         async def pay() -> Answer:
@@ -318,7 +318,7 @@ async def test_when_the_time_is_over_it_may_be_tried_again(serve: Serve, counted
 
         for _ in range(2):
             assert_declined(await pay())
-        assert_limited(await pay(), at_most_seconds=2)
+        assert_limited(await pay(), at_most_seconds=3)
         assert_declined(await until(pay, lambda answer: answer.reason != "RATE_LIMITED"))
 
 
