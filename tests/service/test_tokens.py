@@ -68,11 +68,12 @@ async def test_any_other_token_is_refused_and_no_fault(verifier: JwtVerifier, ba
 
 @pytest.mark.parametrize("says", ["1 MB", "kid of 64 KB", "body nested deeply", "header nested deeply", "dots"])
 async def test_a_token_that_is_made_to_cost_time_costs_little(verifier: JwtVerifier, says: str) -> None:
+    """Of this thread's own: what else the machine does costs nothing here."""
     bad, durations = REFUSED[says](SIGNER), []
     for _ in range(3):
-        started = time.perf_counter()
+        started = time.thread_time()
         await cause_of(verifier, bad)
-        durations.append(time.perf_counter() - started)
+        durations.append(time.thread_time() - started)
     assert min(durations) < 0.05
 
 
