@@ -20,7 +20,7 @@ from harness.variants import VARIANTS, Variant
 # Of an engine, for a run in that folder.
 NewDatabase = Callable[[str, Path], Awaitable[str]]
 
-ROUNDS_MAX = 6
+ROUNDS_MAX = 12
 _AT_ONCE = 4
 _QUIET_SECONDS_MAX = 2.0
 _PATIENCE_SECONDS = 2.5
