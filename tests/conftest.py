@@ -127,7 +127,8 @@ async def database(
     request: pytest.FixtureRequest, tmp_path: Path, new_migrated: NewMigrated
 ) -> AsyncIterator[Database]:
     """A migrated, empty database of its own for each test, on each engine."""
-    opened = Database(await new_migrated(request.param, tmp_path), pool_size=20, pool_timeout_seconds=5)
+    # Of many who come at once, the last waits for all others.
+    opened = Database(await new_migrated(request.param, tmp_path), pool_size=20, pool_timeout_seconds=30)
     yield opened
     await opened.close()
 

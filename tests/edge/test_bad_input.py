@@ -876,9 +876,8 @@ async def test_a_body_of_unclear_length_is_not_read(
 ) -> None:
     head = f"POST /orders HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {stack.token()}\r\n"
     lines += "content-type: application/json\r\n"
-    answer = await stack.rest.send_raw(
-        head.encode() + lines.encode() + b"\r\n" + body, waits_seconds=5 if status else 0.3
-    )
+    request = head.encode() + lines.encode() + b"\r\n" + body
+    answer = await stack.rest.send_raw(request, waits_seconds=20 if status else 0.3)
     assert status == answer.http
     assert ([], []) == await watch.changes()
 

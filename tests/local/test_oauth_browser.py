@@ -59,7 +59,7 @@ async def test_somebody_signs_in_with_a_browser_and_pays(running: Running, page:
     async with oauth_client(running.issuer_url) as client, listening(host) as (redirect_uri, brought):
         await open_login(page, client, redirect_uri)
         await sign_in(page, "ada", PASSWORD)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             back = await brought
         assert (client.state, running.issuer_url) == (back["state"], back["iss"])
         _, tokens = await client.exchange(back["code"], redirect_uri=redirect_uri)
@@ -75,7 +75,7 @@ async def test_a_wrong_password_is_told_and_the_right_one_still_leads_on(running
         assert "grace" == await page.evaluate("document.querySelector('#username').value")
         await page.write("#password", PASSWORD)
         await page.click("button[value=allow]")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert "code" in await brought
 
 
@@ -83,7 +83,7 @@ async def test_who_cancels_is_back_at_the_client_without_a_code(running: Running
     async with oauth_client(running.issuer_url) as client, listening("127.0.0.1") as (redirect_uri, brought):
         await open_login(page, client, redirect_uri)
         await page.click("button[value=deny]")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert "access_denied" == (await brought)["error"]
 
 

@@ -30,7 +30,7 @@ UNKNOWN = ["payments.v1.RefundService", "payments.v1.orderservice", "grpc.health
 
 
 async def health_of(service: Service, name: str) -> int:
-    return (await HealthStub(service.grpc.channel).Check(HealthCheckRequest(service=name), timeout=5)).status
+    return (await HealthStub(service.grpc.channel).Check(HealthCheckRequest(service=name), timeout=20)).status
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -47,7 +47,7 @@ async def test_an_unknown_service_is_not_found(service: Service, name: str) -> N
 
 @pytest.mark.parametrize(("name", "expected"), [*((name, SERVING) for name in SERVICES), ("nothing", SERVICE_UNKNOWN)])
 async def test_a_watch_begins_with_the_status_now(service: Service, name: str, expected: int) -> None:
-    watch = HealthStub(service.grpc.channel).Watch(HealthCheckRequest(service=name), timeout=5)
+    watch = HealthStub(service.grpc.channel).Watch(HealthCheckRequest(service=name), timeout=20)
     assert expected == (await watch.read()).status
     watch.cancel()
 
@@ -126,8 +126,9 @@ async def test_a_service_without_a_schema_is_not_serving_until_it_is_migrated(tm
 
 async def test_a_watcher_is_told_of_the_stop_and_does_not_delay_it(tmp_path: Path) -> None:
     seen: list[int] = []
-    async with asyncio.timeout(10), grpc_channel_of_its_own() as open_channel:
-        async with serving(tmp_path, f"sqlite:///{tmp_path / 'payorder.db'}", drain_seconds=30) as service:
+    # Delayed, it would take ten minutes.
+    async with asyncio.timeout(60), grpc_channel_of_its_own() as open_channel:
+        async with serving(tmp_path, f"sqlite:///{tmp_path / 'payorder.db'}", drain_seconds=600) as service:
             watch = HealthStub(open_channel(service.address)).Watch(HealthCheckRequest())
             seen.append((await watch.read()).status)
         seen.append((await watch.read()).status)

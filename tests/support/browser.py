@@ -34,7 +34,7 @@ def installed() -> str | None:
 
 
 class Page:
-    """A tab. Every command has its answer within a few seconds."""
+    """A tab. Every command has its answer within half a minute."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
@@ -42,7 +42,7 @@ class Page:
 
     async def command(self, method: str, **parameters: Any) -> dict[str, Any]:
         number = next(self._numbers)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await self._socket.send_json({"id": number, "method": method, "params": parameters})
             while (answer := await self._socket.receive_json()).get("id") != number:
                 pass  # An event.

@@ -196,7 +196,7 @@ class RestDoor:
                     return
             await asyncio.sleep(delay_seconds)
 
-    async def send_raw(self, request: bytes, *, waits_seconds: float = 5) -> Answer:
+    async def send_raw(self, request: bytes, *, waits_seconds: float = 20) -> Answer:
         """Bytes on a connection of their own. `http` is None when it is closed, or left open, without an answer."""
         LEDGER.sent(request.partition(b"\r\n\r\n")[2])
         host, port = self.url.removeprefix("http://").split(":")

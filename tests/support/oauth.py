@@ -139,5 +139,5 @@ class OAuthClient:
 async def oauth_client(issuer_url: str) -> AsyncIterator[OAuthClient]:
     # Of an address without a name aiohttp keeps cookies only when it is told to.
     jar = aiohttp.CookieJar(unsafe=True)
-    async with aiohttp.ClientSession(cookie_jar=jar, timeout=aiohttp.ClientTimeout(total=10)) as session:
+    async with aiohttp.ClientSession(cookie_jar=jar, timeout=aiohttp.ClientTimeout(total=30)) as session:
         yield OAuthClient(session, issuer_url)
