@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
+import hypothesis
 import pytest
 from sqlalchemy import make_url
 
@@ -23,6 +24,10 @@ from support.stack import Stack, running_postgres, running_stack
 
 # As ./dev does it: gRPC's fork handlers can abort a child between fork and exec.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+# How long an example takes says something of the machine, and nothing of what is tested.
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 ENGINES = ("sqlite", "postgresql")
 # Engine and folder -> URL.

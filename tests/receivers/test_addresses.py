@@ -41,7 +41,7 @@ def test_a_public_address_is_acceptable_as_it_is_and_by_nat64(inner):
     assert is_acceptable(IPv6Address(FORMS["NAT64"](int(address))), ())
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.ip_addresses())
 @example(IPv4Address("192.0.0.9"))
 @example(IPv6Address("2001:1::1"))

@@ -303,7 +303,7 @@ def test_a_url_of_every_length_up_to_the_longest_is_accepted():
         target_of(begin + "a" * (2049 - len(begin)), PRODUCTION)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.from_regex(urls._URL, fullmatch=True))
 def test_what_is_accepted_is_the_same_to_another_parser(url):
     try:
@@ -322,7 +322,7 @@ def test_what_is_accepted_is_the_same_to_another_parser(url):
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text())
 def test_no_text_is_more_than_refused(text):
     for url in (text, f"https://{text}", f"https://example.com/{text}", f"https://[{text}]/"):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 from sqlalchemy import text
@@ -268,7 +268,5 @@ TestPaying = PayingMachine.TestCase
 TestPaying.settings = settings(
     max_examples=int(os.environ.get("PAYORDER_MODEL_EXAMPLES", "25")),
     stateful_step_count=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
     print_blob=True,
 )
