@@ -379,7 +379,7 @@ async def test_of_two_hundred_claims_on_twenty_orders_twenty_win(store: Store) -
 
 
 async def test_two_services_on_one_database_do_not_both_win(store: Store, database: Database) -> None:
-    other = Database(database.url.render_as_string(hide_password=False), pool_size=20, pool_timeout_seconds=5)
+    other = Database(database.url.render_as_string(hide_password=False), pool_size=20, pool_timeout_seconds=30)
     try:
         stores = (store, store_on(other))
         placed = [await added(store) for _ in range(10)]
