@@ -74,7 +74,7 @@ async def next_of(receiver: Receiver, count: int) -> list[Received]:
     async def received() -> list[Received]:
         return receiver.received
 
-    found = await until(received, lambda found: len(found) >= count, tries=1500)
+    found = await until(received, lambda found: len(found) >= count)
     assert count == len(found)
     return found
 

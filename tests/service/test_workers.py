@@ -58,7 +58,7 @@ class Running:
         async def read() -> list[dict[str, Any]]:
             return self.lines(event)
 
-        lines = await until(read, lambda lines: len(lines) >= count or self.process.returncode is not None, tries=1500)
+        lines = await until(read, lambda lines: len(lines) >= count or self.process.returncode is not None)
         assert len(lines) >= count, self.text()
         return lines
 

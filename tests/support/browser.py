@@ -81,7 +81,7 @@ async def browser(program: str, folder: Path) -> AsyncIterator[Page]:
     )
     try:
         async with aiohttp.ClientSession() as session:
-            (address, *_) = await until(lambda: _pages(session, folder), bool, tries=1500)
+            (address, *_) = await until(lambda: _pages(session, folder), bool)
             async with session.ws_connect(address) as socket:
                 yield Page(socket)
     finally:

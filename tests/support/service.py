@@ -115,7 +115,7 @@ async def migrate(database_url: str) -> None:
     await database.close()
 
 
-async def until(read: Callable[[], Awaitable[Value]], holds: Callable[[Value], bool], *, tries: int = 500) -> Value:
+async def until(read: Callable[[], Awaitable[Value]], holds: Callable[[Value], bool], *, tries: int = 1500) -> Value:
     """The first value read for which it holds, or else the last one, for an assertion to show."""
     for _ in range(tries):
         value = await read()

@@ -126,11 +126,11 @@ async def settled(database: Database, *, count: int, state: str = "delivered") -
     async def read() -> list[Any]:
         return await deliveries_of(database)
 
-    return await until(read, lambda rows: count == sum(row.state == state for row in rows), tries=1500)
+    return await until(read, lambda rows: count == sum(row.state == state for row in rows))
 
 
 async def attempted(database: Database, count: int) -> list[Any]:
-    return await until(lambda: attempts_of(database), lambda rows: len(rows) >= count, tries=1500)
+    return await until(lambda: attempts_of(database), lambda rows: len(rows) >= count)
 
 
 def answering(status: int, **headers: str) -> Callable[[Received], web.StreamResponse]:
@@ -437,7 +437,7 @@ async def test_callbacks_that_hang_delay_nobody_else(
             for _ in range(10):
                 await add_endpoint(database, url, order_id=order.id, created_by="mallory", after_seq=0)
         async with dispatching(database, sends_max=8, stops=False):
-            await until(lambda: deliveries_of(database), lambda rows: len(rows) >= 600, tries=1500)
+            await until(lambda: deliveries_of(database), lambda rows: len(rows) >= 600)
             # By then everything hangs that may.
             await asyncio.sleep(2)
             began = time.monotonic()
