@@ -85,6 +85,48 @@ async def test_a_stream_ends_with_the_token(serve: Serve) -> None:
         assert ([1, 2], "UNAUTHENTICATED", "UNAUTHENTICATED") == (found, error.code, error.reason)
 
 
+@pytest.fixture
+def disabled(tmp_path: Path) -> Path:
+    path = tmp_path / "disabled"
+    path.touch()
+    return path
+
+
+@ON_SQLITE
+async def test_a_quiet_stream_ends_soon_after_its_subject_is_disabled(serve: Serve, disabled: Path) -> None:
+    async with serve(disabled_subjects=disabled) as service:
+        order = await service.new_order()
+        await pay(service, order)
+        async with service.grpc.watch(order, token=service.token(), after=1) as events:
+            assert 2 == await next_of(events)
+            await asyncio.to_thread(disabled.write_text, "alice\n")
+            assert ([], await read_by(service, "alice", order)) == await rest_of(events)
+
+
+@ON_SQLITE
+async def test_whose_subject_is_disabled_hears_of_nothing_more_and_a_service_still_of_its_orders(
+    serve: Serve, disabled: Path
+) -> None:
+    async with serve(disabled_subjects=disabled) as service, AsyncExitStack() as left:
+        order = await service.new_order()
+        await pay(service, order, number=DECLINED)
+        trusted = service.token("shop", "read:orders write:orders act:any-owner")
+        tokens = (service.token(), trusted)
+        alices, shops = [await left.enter_async_context(service.grpc.watch(order, token=token)) for token in tokens]
+        assert [1, 1] == [await next_of(events) for events in (alices, shops)]
+        await asyncio.to_thread(disabled.write_text, "alice\n")
+        paid = await service.grpc.call("PayOrder", {"orderId": order, "payment": payment()}, token=trusted)
+        assert "OK" == paid.code
+        assert ([], await read_by(service, "alice", order)) == await rest_of(alices)
+        # As when it is read: who asks counts, and not whose it is.
+        assert [2, 3] == [await next_of(shops) for _ in range(2)]
+        assert "OK" == (await service.grpc.call("GetOrder", {"orderId": order}, token=trusted)).code
+
+
+async def read_by(service: Service, subject: str, order: str) -> Answer:
+    return await service.grpc.call("GetOrder", {"orderId": order}, token=service.token(subject))
+
+
 @ON_SQLITE
 async def test_as_many_streams_are_open_as_may_be_and_other_calls_go_on(serve: Serve) -> None:
     async with serve(watches_max=3, watches_per_caller_max=2) as service, AsyncExitStack() as left:

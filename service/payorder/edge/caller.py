@@ -19,6 +19,10 @@ def set_current_caller(caller: Caller, request_id: str) -> None:
     _request_id.set(request_id)
 
 
+def current_subject() -> str:
+    return _caller.get().subject
+
+
 def current_origin() -> Origin:
     caller = _caller.get()
     return Origin(caller.subject, _request_id.get(), acts_for_any_owner=ACT_FOR_ANY_OWNER in caller.scopes)

@@ -4,8 +4,8 @@ Our own services pass all of them; health and reflection, which serve no data, p
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Container
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Container
+from contextlib import aclosing, asynccontextmanager, suppress
 from random import SystemRandom
 from time import perf_counter
 from typing import Any, NoReturn
@@ -28,7 +28,7 @@ from payorder.domain.errors import (
 )
 from payorder.domain.origin import Origin
 from payorder.edge.call_records import CallRecords
-from payorder.edge.caller import set_current_caller, token_seconds_left
+from payorder.edge.caller import current_subject, set_current_caller, token_seconds_left
 from payorder.edge.certificate import forwarded_certificate
 from payorder.edge.metadata import metadata_values, read_metadata
 from payorder.edge.methods import METHODS, Method
@@ -46,6 +46,8 @@ Handler = Callable[[Message, Context], Awaitable[Answer]]
 _BEARER = "bearer "
 # A row that is somebody else's costs the database some microseconds more than none: they are lost in a random wait.
 _NOT_FOUND_SECONDS_MAX = 0.004
+# How long a stream on which nothing happens outlives that its subject is disabled, at the most.
+_LOOK_EVERY_SECONDS = 1.0
 _random = SystemRandom()
 
 
@@ -65,21 +67,42 @@ def _readable(deserialize: Callable[[bytes], Message]) -> Callable[[bytes], Mess
     return read
 
 
-def _written(behaviour: Callable[[Message, Context], AsyncGenerator[Message, None]]) -> Handler:
-    """A stream as a handler like any other, which ends when its messages do, or the token expires."""
+def _written(
+    behaviour: Callable[[Message, Context], AsyncGenerator[Message, None]], disabled: Container[str]
+) -> Handler:
+    """A stream as a handler like any other, which ends when its messages do, or its caller would be refused."""
 
     async def write(request: Message, context: Context) -> None:
-        expiry = asyncio.timeout(token_seconds_left())
-        try:
-            async with expiry, aclosing(behaviour(request, context)) as messages:
-                async for message in messages:
-                    await context.write(message)
-        except TimeoutError:
-            if not expiry.expired():
-                raise
-            raise Unauthenticated("token expired during the stream") from None
+        async with _while_not_refused(disabled), aclosing(behaviour(request, context)) as messages:
+            async for message in messages:
+                _refuse_disabled(current_subject(), disabled)
+                await context.write(message)
 
     return write
+
+
+@asynccontextmanager
+async def _while_not_refused(disabled: Container[str]) -> AsyncIterator[None]:
+    """Raises Unauthenticated as soon as the token expires, and SubjectDisabled soon after its subject is."""
+    limit = asyncio.timeout(token_seconds_left())
+    looking = asyncio.create_task(_expire_when_disabled(limit, disabled))
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise SubjectDisabled if looking.done() else Unauthenticated("token expired during the stream") from None
+    finally:
+        looking.cancel()
+
+
+async def _expire_when_disabled(limit: asyncio.Timeout, disabled: Container[str]) -> None:
+    """A stream has to end also when no message comes, or when none can be written."""
+    while current_subject() not in disabled:  # noqa: ASYNC110 - a file tells nobody that it has changed
+        await asyncio.sleep(_LOOK_EVERY_SECONDS)
+    if not limit.expired():
+        limit.reschedule(asyncio.get_running_loop().time())
 
 
 class CallSteps:
@@ -105,13 +128,14 @@ class CallSteps:
         """The handler of a method (RpcMethodHandler) with the steps in front of it."""
         assert not handler.request_streaming, "the steps are those of a method with one request"
         method = METHODS.get(method_name)
-        behaviour = _written(handler.unary_stream) if handler.response_streaming else handler.unary_unary
+        is_stream = handler.response_streaming
+        behaviour = _written(handler.unary_stream, self._disabled) if is_stream else handler.unary_unary
 
         async def run(request: Message, context: Context) -> Answer:
             return await self._observed(method, behaviour, request, context)
 
         return handler._replace(
-            **{"unary_stream" if handler.response_streaming else "unary_unary": run},
+            **{"unary_stream" if is_stream else "unary_unary": run},
             request_deserializer=_readable(handler.request_deserializer),
             # Every answer leaves with its maps in order: a replay is the same bytes as the first answer.
             response_serializer=to_bytes,
@@ -186,8 +210,7 @@ class CallSteps:
     async def _admit(self, call: "_Call", method: Method | None) -> None:
         caller = await self._authenticate()
         call.subject = caller.subject
-        if caller.subject in self._disabled:
-            raise SubjectDisabled
+        _refuse_disabled(caller.subject, self._disabled)
         _refuse_without_scope(method, caller)
         set_current_caller(caller, call.request_id)
 
@@ -218,6 +241,11 @@ def _request_id() -> str:
         with suppress(ValueError):
             return str(UUID(value))
     return str(uuid4())
+
+
+def _refuse_disabled(subject: str, disabled: Container[str]) -> None:
+    if subject in disabled:
+        raise SubjectDisabled
 
 
 def _refuse_without_scope(method: Method | None, caller: Caller) -> None:
