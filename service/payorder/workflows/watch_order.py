@@ -44,10 +44,15 @@ class News:
 
 @dataclass(slots=True, eq=False)
 class Watch:
-    """Of one stream: `sequence` is the number of the last event that it was given."""
+    """Of one stream: `sequence` is the number of the last event that it was given.
+
+    `woken_for` is the highest number that it was woken for, and has looked for or will: there may be no such event any
+    more, because old ones are deleted.
+    """
 
     order_id: str
     sequence: int
+    woken_for: int = 0
     woken: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -85,10 +90,11 @@ class WatchedOrders:
             watch.woken.set()
 
     def wake_behind(self, newest: Mapping[str, int]) -> None:
-        """Those who have not been given the newest event of their order."""
+        """Those who have neither been given the newest event of their order nor looked for it."""
         for order_id, sequence in newest.items():
             for watch in self._watches.get(order_id, ()):
-                if watch.sequence < sequence:
+                if max(watch.sequence, watch.woken_for) < sequence:
+                    watch.woken_for = sequence
                     watch.woken.set()
 
     def wake_all(self) -> None:
@@ -123,15 +129,18 @@ class WatchOrder:
         ends_at = self._clock.uptime_seconds() + self._limits.life_seconds
         with self._watched.watching(order_id, after, origin.actor, self._limits) as watch:
             await self._store.get_order(order_id, origin.owner)
-            yield None
-            while not self._stopping.is_set() and (left := ends_at - self._clock.uptime_seconds()) > 0:
-                if not await _is_woken(watch, min(left, self._limits.quiet_seconds)):
+            quiet_until = 0.0
+            while not self._stopping.is_set() and (now := self._clock.uptime_seconds()) < ends_at:
+                # Who is woken need not find anything, so it is not the waking that ends the quiet.
+                if now >= quiet_until:
                     yield None
-                    continue
-                watch.woken.clear()
-                for news in await self._read(watch, origin):
-                    yield news
-                    watch.sequence = news.event.sequence
+                    quiet_until = now + self._limits.quiet_seconds
+                if await _is_woken(watch, min(ends_at, quiet_until) - now):
+                    watch.woken.clear()
+                    for news in await self._read(watch, origin):
+                        yield news
+                        watch.sequence = news.event.sequence
+                        quiet_until = self._clock.uptime_seconds() + self._limits.quiet_seconds
 
     async def run(self) -> None:
         """The poll, until `stop`."""
@@ -144,13 +153,15 @@ class WatchOrder:
 
     async def _read(self, watch: Watch, origin: Origin) -> list[News]:
         """What there is, or none while the database is away: the poll wakes again."""
-        with suppress(Busy):
+        try:
             events = await self._store.list_events(watch.order_id, after=watch.sequence, at_most=_EVENTS_READ_MAX)
             if len(events) == _EVENTS_READ_MAX:
                 watch.woken.set()
             if events:
                 order = await self._store.get_order(watch.order_id, origin.owner)
                 return [News(event, order) for event in events]
+        except Busy:
+            watch.woken_for = 0
         return []
 
     async def _poll(self) -> None:
