@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -28,6 +30,9 @@ SELECT collname FROM pg_attribute JOIN pg_collation ON pg_collation.oid = attcol
 WHERE attrelid = 'webhook_deliveries'::regclass AND attname = 'lane'
 """
 BODIES = JsonBodies(public_url="https://shop.example")
+OPERATING = Path(__file__).parents[2] / "docs/operating.md"
+# An order of 2025.
+OLD = "019a0000-0000-7000-8000-000000000000"
 
 
 @pytest.fixture
@@ -173,6 +178,27 @@ async def test_a_poison_event_is_set_aside_after_a_few_tries_and_keeps_no_other_
     # Nothing of it is lost: with a service that can, it goes out.
     await execute(database, "UPDATE events SET faults = 0 WHERE fanned_out_at IS NULL")
     assert FannedOut(events=2, deliveries=2) == await fan_out(outbox)
+
+
+async def test_the_documented_deletion_of_old_events_leaves_those_that_have_not_gone_out(
+    database: Database, store: DatabaseStore, outbox: DatabaseOutbox
+) -> None:
+    await add_endpoint(database)
+    await pay(store, id=OLD)
+    await fan_out(outbox)
+    set_aside, _ = await pay(store, id=OLD.replace("7000", "7001"))
+    while (await outbox.fan_out(Poisonous(set_aside.id), 500)).events:
+        pass
+    new, _ = await pay(store)
+    await fan_out(outbox)
+    pending, _ = await pay(store, id=OLD.replace("7000", "7002"))
+    (deletion,) = re.findall(r"^DELETE FROM events .*;$", OPERATING.read_text(), re.MULTILINE)
+    await execute(database, deletion)
+    left = [row.order_id for row in await rows_of(database, events)]
+    assert sorted([set_aside.id, new.id, pending.id] * 2) == sorted(left)
+    (release,) = re.findall(r"^UPDATE events .*;$", OPERATING.read_text(), re.MULTILINE)
+    await execute(database, release)
+    assert FannedOut(events=4, deliveries=4) == await fan_out(outbox)
 
 
 async def test_a_callback_is_told_once_of_the_first_end(
