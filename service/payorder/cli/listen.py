@@ -6,14 +6,17 @@ the endpoint away when it ends.
 
 import asyncio
 import json
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import grpc
@@ -43,18 +46,33 @@ _NOT_FORWARDED = {"host", "content-length", "transfer-encoding", "connection"}
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """No `event_types` are all of them; `forward_to` is the URL of another receiver, which then answers."""
+    """No `event_types` are all of them; `forward_to` is the URL of another receiver, which then answers.
+
+    `ca_file` vouches for the service instead of the system's roots. With `prints_json` there are bodies of events on
+    standard output, and nothing else.
+    """
 
     address: str
+    tls: bool
+    ca_file: Path | None
     token: Secret
     token_file: Path | None
     event_types: Sequence[str]
     forward_to: str | None
+    prints_json: bool
 
     def call_options(self) -> dict[str, Any]:
         """A file is read before every call, because the token in it may have been replaced."""
         token = self.token_file.read_text(encoding="utf-8").strip() if self.token_file else self.token.reveal()
         return {"metadata": (("authorization", f"Bearer {token}"),), "timeout": _CALL_TIMEOUT_SECONDS}
+
+
+def is_this_machine(address: str) -> bool:
+    """Whether what is sent to HOST:PORT certainly goes over no network."""
+    with suppress(ValueError):
+        host = urlsplit(f"//{address}").hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    return False
 
 
 def listen(wanted: Wanted) -> None:
@@ -70,11 +88,11 @@ async def _listen(wanted: Wanted) -> None:
     stop = stop_on_signals()
     async with (
         ClientSession(timeout=ClientTimeout(total=_FORWARD_TIMEOUT_SECONDS)) as session,
-        _receiving(_Receiver(session, wanted.forward_to)) as (receiver, url),
+        _receiving(_Receiver(session, wanted)) as (receiver, url),
         _endpoint_at(url, wanted) as endpoint,
     ):
         receiver.expect(Secret(endpoint.secret))
-        click.echo(f"listening at {url} as endpoint {endpoint.id}, until Ctrl-C")
+        click.echo(f"listening at {url} as endpoint {endpoint.id}, until Ctrl-C", err=wanted.prints_json)
         await stop.wait()
 
 
@@ -95,8 +113,7 @@ async def _receiving(receiver: "_Receiver") -> AsyncIterator[tuple["_Receiver", 
 @asynccontextmanager
 async def _endpoint_at(url: str, wanted: Wanted) -> AsyncIterator[WebhookEndpoint]:
     """It is deleted on the way out, with what was not delivered."""
-    options = [("grpc.service_config", json.dumps(_SERVICE_CONFIG))]
-    async with grpc.aio.insecure_channel(wanted.address, options) as channel:
+    async with _channel(wanted) as channel:
         service: Any = WebhookServiceStub(channel)
         creating = CreateWebhookEndpointRequest(url=url, description="payorder listen", event_types=wanted.event_types)
         endpoint = await service.CreateWebhookEndpoint(creating, **wanted.call_options())
@@ -110,12 +127,31 @@ async def _endpoint_at(url: str, wanted: Wanted) -> AsyncIterator[WebhookEndpoin
                 click.echo(f"endpoint {endpoint.id} could not be deleted: {error.code().name}", err=True)
 
 
+def _channel(wanted: Wanted) -> grpc.aio.Channel:
+    options: list[tuple[str, Any]] = [("grpc.service_config", json.dumps(_SERVICE_CONFIG))]
+    if wanted.tls:
+        return grpc.aio.secure_channel(wanted.address, grpc.ssl_channel_credentials(_roots(wanted.ca_file)), options)
+    # A proxy that the environment names would read the token, even on its way to this machine.
+    return grpc.aio.insecure_channel(wanted.address, [*options, ("grpc.enable_http_proxy", 0)])
+
+
+def _roots(ca_file: Path | None) -> bytes:
+    """By default what OpenSSL trusts, as elsewhere; left to itself, gRPC takes a list of its own."""
+    system = ssl.get_default_verify_paths()
+    if file := ca_file or system.cafile:
+        return Path(file).read_bytes()
+    if system.capath:
+        return b"".join(path.read_bytes() for path in sorted(Path(system.capath).glob("*.[0-9]")))
+    raise OSError("the system has no certificates of authorities: --ca-file can name some")
+
+
 class _Receiver:
     """Prints what it is sent. Nothing of what is not verified is printed, because anybody may have written it."""
 
-    def __init__(self, session: ClientSession, forward_to: str | None) -> None:
+    def __init__(self, session: ClientSession, wanted: Wanted) -> None:
         self._session = session
-        self._forward_to = forward_to
+        self._forward_to = wanted.forward_to
+        self._prints_json = wanted.prints_json
         # The first event can be here before the answer that brings the secret.
         self._secret: asyncio.Future[Secret] = asyncio.get_running_loop().create_future()
 
@@ -128,11 +164,16 @@ class _Receiver:
         try:
             webhook_signature.verify(headers, body, [secret], now=time.time())
         except webhook_signature.SignatureRefused:
-            click.echo("NOT VERIFIED")
+            click.echo("NOT VERIFIED", err=self._prints_json)
             return web.Response(status=HTTPStatus.BAD_REQUEST)
         status = await self._forward(headers, body) if self._forward_to else HTTPStatus.NO_CONTENT
-        click.echo(_line(json.loads(body)) + (f"  -> {status}" if self._forward_to else ""))
+        click.echo(body if self._prints_json else self._line(json.loads(body), status))
         return web.Response(status=status)
+
+    def _line(self, event: dict[str, Any], status: int) -> str:
+        order_id = event["data"].get("order", {}).get("id", "-")
+        line = f"{event['timestamp']}  {event['eventType']}  {order_id}  verified"
+        return line + (f"  -> {status}" if self._forward_to else "")
 
     async def _forward(self, headers: dict[str, str], body: bytes) -> int:
         """The answer's status: what the sender is told. None in time is one that makes it send again."""
@@ -143,8 +184,3 @@ class _Receiver:
                 return answer.status
         except (ClientError, TimeoutError):
             return HTTPStatus.BAD_GATEWAY
-
-
-def _line(event: dict[str, Any]) -> str:
-    order_id = event["data"].get("order", {}).get("id", "-")
-    return f"{event['timestamp']}  {event['eventType']}  {order_id}  verified"

@@ -54,6 +54,13 @@ def migrate(application_role: str | None) -> None:
 @click.option(
     "--address", metavar="HOST:PORT", default="127.0.0.1:50051", show_default=True, help="Where gRPC is served."
 )
+@click.option("--tls", is_flag=True, help="Speak TLS there, with whom the system trusts.")
+@click.option(
+    "--ca-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Whom to trust instead, as PEM; with TLS in any case.",
+)
+@click.option("--token-in-clear", is_flag=True, help="Send the token to another machine without TLS.")
 @click.option("--token", envvar="TOKEN", show_envvar=True, help="An access token with the scope webhooks.")
 @click.option(
     "--token-file",
@@ -62,8 +69,18 @@ def migrate(application_role: str | None) -> None:
 )
 @click.option("--events", metavar="TYPES", help="Types of events with commas between them; by default all.")
 @click.option("--forward-to", metavar="URL", help="Who is sent every event that is verified, and answers it.")
+@click.option("--print-json", is_flag=True, help="Print the body of every event, and nothing else, as for jq.")
 def listen(
-    address: str, token: str | None, token_file: Path | None, events: str | None, forward_to: str | None
+    *,
+    address: str,
+    tls: bool,
+    ca_file: Path | None,
+    token_in_clear: bool,
+    token: str | None,
+    token_file: Path | None,
+    events: str | None,
+    forward_to: str | None,
+    print_json: bool,
 ) -> None:
     """Print the events of one's orders as they are delivered: a webhook receiver for development."""
     from payorder.cli import listen as listening  # noqa: PLC0415 - as above
@@ -71,13 +88,19 @@ def listen(
 
     if token is None and token_file is None:
         raise click.UsageError("a token is needed: TOKEN in the environment, --token or --token-file")
+    tls = tls or ca_file is not None
+    if not (tls or token_in_clear or listening.is_this_machine(address)):
+        raise click.UsageError(f"{address} is another machine: --tls hides the token, --token-in-clear does not")
     listening.listen(
         listening.Wanted(
             address=address,
+            tls=tls,
+            ca_file=ca_file,
             token=Secret(token or ""),
             token_file=token_file,
             event_types=events.split(",") if events else (),
             forward_to=forward_to,
+            prints_json=print_json,
         )
     )
 
