@@ -60,7 +60,7 @@ def fail(fault: BaseException) -> None:
 
 
 async def next_of(all_news: AsyncIterator[News | None]) -> News | None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         return await anext(all_news)
 
 
