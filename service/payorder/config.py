@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 import os
+import unicodedata
 from collections.abc import Mapping
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from payorder.domain.secret import Secret
@@ -28,6 +29,8 @@ _TELL_ALL = ("GRPC_TRACE", "PYTHONASYNCIODEBUG", "PYTHONDEVMODE")
 SEALING_KEY_BYTES = 32
 # What seals secrets where nobody has given a key, which only development can be: everybody knows it.
 _DEVELOPMENT_SEALING_KEY = base64.urlsafe_b64encode(b"development".ljust(SEALING_KEY_BYTES, b".")).decode()
+SELLER_LINES_MAX = 6
+SELLER_LINE_LENGTH_MAX = 80
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -46,6 +49,25 @@ def _from_json(value: object) -> object:
         return json.loads(value) if isinstance(value, str) else value
     except ValueError:
         raise ValueError("must be a JSON object of strings") from None
+
+
+def _to_lines(value: str | None) -> str | None:
+    """Line feeds are what files of environments have no room for, so `|` stands for them there."""
+    lines = [line.strip() for line in (value or "").split("|")]
+    if lines == [""]:
+        return None
+    if len(lines) > SELLER_LINES_MAX or not all(map(_is_line_of_a_seller, lines)):
+        raise ValueError(
+            f"must be 1 to {SELLER_LINES_MAX} lines with | between them, each of 1 to {SELLER_LINE_LENGTH_MAX}"
+            " characters, without control characters"
+        )
+    return "\n".join(lines)
+
+
+def _is_line_of_a_seller(line: str) -> bool:
+    """As of the texts of callers, of which none has characters of the general category C either."""
+    is_shown = not any(unicodedata.category(character).startswith("C") for character in line)
+    return is_shown and 1 <= len(line) <= SELLER_LINE_LENGTH_MAX
 
 
 class Settings(BaseSettings):
@@ -99,6 +121,7 @@ class Settings(BaseSettings):
 
     receipt_signing_key: Annotated[str | None, Field(description="path of an Ed25519 private key in PEM")] = None
     receipt_keys_previous: Annotated[str | None, Field(description="path of a key set (RFC 7517)")] = None
+    seller: Annotated[str | None, AfterValidator(_to_lines), Field(description="its lines, with | between them")] = None
     public_url: Annotated[str, Field(pattern=r"^(https?://[^\s?#]*[^\s?#/])?$")] = ""
 
     declines_per_order_max: Annotated[int, Field(ge=0)] = 5
@@ -251,7 +274,7 @@ def _is_plain_url(text: str, schemes: tuple[str, ...]) -> bool:
 
 
 def _line(fault: Mapping[str, object]) -> str:
-    location = fault["loc"]
+    location, text = fault["loc"], str(fault["msg"]).removeprefix("Value error, ")
     if isinstance(location, tuple) and location:
-        return f"{PREFIX}{str(location[0]).upper()}: {fault['msg']}"
-    return str(fault["msg"]).removeprefix("Value error, ")
+        return f"{PREFIX}{str(location[0]).upper()}: {text}"
+    return text

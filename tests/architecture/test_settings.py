@@ -117,6 +117,12 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"DATABASE_URL": "leak"}, "DATABASE_URL"),
     ({"DATABASE_URL": ""}, "DATABASE_URL"),
     ({"JWKS": "http://issuer.example/jwks.json"}, "JWKS"),
+    ({"SELLER": "Pets | leak\nLondon"}, "SELLER"),
+    ({"SELLER": "Pets\x1b[31m | leak"}, "SELLER"),
+    ({"SELLER": "Pets \N{RIGHT-TO-LEFT OVERRIDE}leak"}, "SELLER"),
+    ({"SELLER": "Pets || leak"}, "SELLER"),
+    ({"SELLER": "leak|" * 6 + "leak"}, "SELLER"),
+    ({"SELLER": "leak" * 20 + "!"}, "SELLER"),
     ({"PUBLIC_URL": "leak.example"}, "PUBLIC_URL"),
     ({"PUBLIC_URL": "https://leak.example/"}, "PUBLIC_URL"),
     ({"PUBLIC_URL": "https://leak.example?a"}, "PUBLIC_URL"),
@@ -199,6 +205,27 @@ def test_development_needs_neither_processor_nor_key(tmp_path: Path) -> None:
     jwks = Issuer(tmp_path).jwks_path
     shown = run({"ENV": "development", "ISSUER": DEVELOPMENT_ISSUER, "JWKS": str(jwks)}, "-c", SHOW)
     assert 0 == shown.returncode
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ("Pets & Co | 1 High Street|London", "Pets & Co\n1 High Street\nLondon"),
+        ("a" * 80 + " | b | c | d | e | f", "a" * 80 + "\nb\nc\nd\ne\nf"),
+        ("  ", None),
+        (None, None),
+    ],
+)
+def test_a_seller_has_a_few_lines_with_bars_between_them(told: str | None, expected: str | None) -> None:
+    show = "import json; from payorder.config import Settings; print(json.dumps(Settings.from_env().seller))"
+    shown = run(GOOD | ({} if told is None else {"SELLER": told}), "-c", show)
+    assert expected == json.loads(shown.stdout)
+
+
+def test_what_is_wrong_with_a_seller_is_told_in_words() -> None:
+    told = serve(GOOD | {"SELLER": "\t|"}).stderr.strip()
+    rule = "must be 1 to 6 lines with | between them, each of 1 to 80 characters, without control characters"
+    assert f"PAYORDER_SELLER: {rule}" == told.rpartition("\n")[2]
 
 
 def test_several_issuers_are_found_by_discovery() -> None:

@@ -12,7 +12,10 @@ from payorder.ports.receipts import Document
 from support.records import CARD, LATER
 
 SIGNED = SignedReceipt(
-    Receipt("receipt", "order", "payment", Money(4999, Currency("GBP", 2)), 0, CARD, None, LATER), "url", "a.b.c"
+    Receipt("receipt", "order", "payment", Money(4999, Currency("GBP", 2)), 0, CARD, None, LATER),
+    url="url",
+    seller=None,
+    signature="a.b.c",
 )
 LOADED = "import sys, payorder.app; print([name for name in ('babel', 'jinja2', 'reportlab') if name in sys.modules])"
 

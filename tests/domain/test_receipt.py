@@ -22,7 +22,12 @@ def test_a_statement_has_every_member_as_a_text_in_the_order_of_the_names() -> N
         '"paymentId":"payment","paymentMethod":"Visa ending 4242","receiptId":"receipt",'
         '"receiptUrl":"https://pay.example/orders/order/receipt","refundedAmount":"0.00"}'
     )
-    assert expected.encode() == statement(RECEIPT, f"https://pay.example{RECEIPT.path}")
+    assert expected.encode() == statement(RECEIPT, f"https://pay.example{RECEIPT.path}", None)
+
+
+def test_a_statement_says_who_was_paid_where_that_is_known() -> None:
+    anonymous, told = (json.loads(statement(RECEIPT, "", seller)) for seller in (None, "Tiere & Mehr\nHauptstraße 1"))
+    assert anonymous | {"seller": "Tiere & Mehr\nHauptstraße 1"} == told
 
 
 @pytest.mark.parametrize(
@@ -48,7 +53,7 @@ def test_a_payment_method_is_told_by_its_last_four_digits(source: object, expect
 def test_amounts_have_the_digits_of_their_currency(
     currency: Currency, refunded: int, amount: str, refunded_amount: str
 ) -> None:
-    told = json.loads(statement(replace(RECEIPT, amount=Money(4999, currency), refunded_minor=refunded), ""))
+    told = json.loads(statement(replace(RECEIPT, amount=Money(4999, currency), refunded_minor=refunded), "", None))
     assert (amount, refunded_amount) == (told["amount"], told["refundedAmount"])
 
 
@@ -60,17 +65,17 @@ def test_amounts_have_the_digits_of_their_currency(
     ],
 )
 def test_times_are_written_as_protobuf_writes_them(time: datetime, expected: str) -> None:
-    assert expected == json.loads(statement(replace(RECEIPT, generated_at=time), ""))["generatedAt"]
+    assert expected == json.loads(statement(replace(RECEIPT, generated_at=time), "", None))["generatedAt"]
 
 
 def test_the_same_facts_have_the_same_signature_and_others_another() -> None:
-    sign = SignReceipt(signer=Ed25519Signer.generate(), public_url="")
+    sign = SignReceipt(signer=Ed25519Signer.generate(), public_url="", seller=None)
     assert sign(RECEIPT) == sign(replace(RECEIPT))
     assert sign(RECEIPT).signature != sign(replace(RECEIPT, refunded_minor=1)).signature
 
 
 def test_a_signature_says_its_key_and_cannot_be_taken_for_a_token() -> None:
     signer = Ed25519Signer.generate()
-    header = SignReceipt(signer=signer, public_url="")(RECEIPT).signature.partition(".")[0]
+    header = SignReceipt(signer=signer, public_url="", seller=None)(RECEIPT).signature.partition(".")[0]
     read = json.loads(base64.urlsafe_b64decode(header + "=" * (-len(header) % 4)))
     assert {"alg": "EdDSA", "kid": signer.key_id, "typ": "receipt+jws"} == read

@@ -110,6 +110,7 @@ async def test_the_command_takes_a_receipt_and_its_signature_alone(
         assert (0, "") == (ended.returncode, ended.stderr)
         assert "the signature is right; the receipt says:" == ended.stdout.splitlines()[0]
         assert "  amount: 49.99" in ended.stdout.splitlines()
+        assert "  seller: Rex & Friends (demo)\n    123 Fake Street\n" in ended.stdout
     whole.write_text(receipt.text.replace('"49.99"', '"4.99"'))
     ended = await asyncio.to_thread(verify, whole, keys)
     assert (1, "", "payorder: the receipt does not say what was signed\n") == (

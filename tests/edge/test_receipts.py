@@ -1,12 +1,14 @@
 """Receipts of paid orders, through every door: what they say, how they are written, and that nothing in them acts."""
 
 import re
+from base64 import b64decode
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from functools import partial
 from html import unescape
 from io import BytesIO
 from itertools import pairwise, product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,17 +16,22 @@ from babel import Locale
 from babel.dates import format_datetime
 from pypdf import PdfReader
 
+from payorder.adapters.receipts import page as html_page
 from payorder.adapters.receipts import paper
 from payorder.adapters.receipts.lines import LOCALES, lines_of
+from payorder.config import SELLER_LINE_LENGTH_MAX, SELLER_LINES_MAX
 from payorder.domain.money import Currency, Money
-from payorder.domain.receipt import Receipt
+from payorder.domain.receipt import Receipt, SignedReceipt
 from support.browser import NAMES, Page, browser, installed
 from support.doors import Answer, Body, Door, repeat_while_busy
 from support.orders import Orders
 from support.records import CARD, NOON
 from support.requests import bank_payment, payment
-from support.service import until
+from support.service import serving, until
 from support.stack import Stack
+
+# Of ./dev up.
+SELLER = "Rex & Friends (demo)\n123 Fake Street\nLondon N12 9XX\nshop@example.com"
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -75,7 +82,7 @@ def text_of_pdf(content: bytes) -> str:
 
 
 NAMES_OF_LINES = frozenset(
-    {"Amount", "Refunded", "Currency", "Paid", "Paid with", "Paid by", "For", "Order", "Payment", "Receipt"}
+    {"Amount", "Refunded", "Currency", "Paid", "Paid to", "Paid with", "Paid by", "For", "Order", "Payment", "Receipt"}
 )
 
 
@@ -83,8 +90,12 @@ def shown_in(answer: Answer) -> dict[str, str]:
     """Of a document, name and text of each line, as a reader without a browser finds them."""
     if answer.headers["content-type"] == "application/pdf":
         return lines_of_pdf(text_of_pdf(answer.content))
-    rows = re.findall(r'<tr><th scope="row">(.*?)</th><td dir="auto">(.*?)</td></tr>', answer.content.decode())
-    return {name: unescape(text) for name, text in rows}
+    return lines_of_page(answer.content.decode())
+
+
+def lines_of_page(page: str) -> dict[str, str]:
+    row = r'<tr><th scope="row">(.*?)</th><td dir="auto">(.*?)</td></tr>'
+    return {name: unescape(text) for name, text in re.findall(row, page, re.DOTALL)}
 
 
 def lines_of_pdf(text: str) -> dict[str, str]:
@@ -121,6 +132,7 @@ async def test_the_details_of_a_paid_order_have_its_receipt(stack: Stack, orders
         "currency": "GBP",
         "paymentMethod": "Visa ending 4242",
         "refundedAmount": "0.00",
+        "seller": SELLER,
     } == told
     assert datetime.fromisoformat(receipt["generatedAt"]) >= datetime.fromisoformat(details["createdAt"])
 
@@ -168,6 +180,38 @@ async def test_what_was_given_back_is_shown_and_signed(stack: Stack, orders: Ord
     for form in ("html", "pdf"):
         shown = shown_in(await document_of(stack, order, form))
         assert ("£49.99", "£49.99") == (shown["Amount"], shown["Refunded"])
+
+
+# Who was paid
+
+
+async def test_documents_say_who_was_paid_line_by_line(stack: Stack, orders: Orders) -> None:
+    order = await orders.in_state("paid")
+    assert SELLER == shown_in(await document_of(stack, order, "html"))["Paid to"]
+    assert f"\nPaid to\n{SELLER}\nPaid with\n" in text_of_pdf((await document_of(stack, order, "pdf")).content)
+
+
+async def test_a_receipt_without_a_seller_says_nothing_of_one(tmp_path: Path) -> None:
+    async with serving(tmp_path, f"sqlite:///{tmp_path / 'payorder.db'}") as service:
+        order = await service.new_order()
+        await good(service.grpc, "PayOrder", {"orderId": order, "payment": payment()}, service.token())
+        assert "seller" not in await service.read("GetReceipt", orderId=order)
+        for form in ("html", "pdf"):
+            rendered = await service.read("RenderReceipt", orderId=order, format=form)
+            content = b64decode(rendered["data"])
+            assert "Paid to" not in (content.decode() if form == "html" else text_of_pdf(content))
+
+
+@pytest.mark.parametrize("line", [*HOSTILE, *(character * SELLER_LINE_LENGTH_MAX for character in "W漢א")], ids=len)
+def test_a_seller_is_text_and_is_printed_whole(line: str) -> None:
+    seller = "\n".join([line[:SELLER_LINE_LENGTH_MAX]] * SELLER_LINES_MAX)
+    receipt = Receipt("r", "o", "p", Money(1, Currency("GBP", 2)), 0, CARD, None, NOON)
+    lines = lines_of(SignedReceipt(receipt, "", seller, ""), [], paper.can_show)
+    shown = lines_of_pdf(text_of_pdf(paper.make(lines, "").content))
+    assert re.sub(r"\s", "", seller.replace("א", "[U+05D0]")) == re.sub(r"\s", "", shown["Paid to"])
+    page = html_page.make(lines, "").content.decode()
+    assert seller == lines_of_page(page)["Paid to"]
+    assert not re.search("<(script|img|svg|b|font|a)[ >]", page)
 
 
 # Documents
@@ -319,8 +363,9 @@ def test_whatever_a_locale_writes_can_be_printed(locale: str) -> None:
     for month, currency in product(range(1, 13), ("GBP", "EUR", "JPY", "INR", "KRW", "CNY")):
         time = NOON.replace(month=month, day=month + 10, hour=month + 8)
         receipt = Receipt("r", "o", "p", Money(123456789, Currency(currency, 2)), 0, CARD, None, time)
+        signed = SignedReceipt(receipt, "", None, "")
         lines = [
-            line for line in lines_of(receipt, [locale.replace("_", "-")], paper.can_show) if line.name != "Paid by"
+            line for line in lines_of(signed, [locale.replace("_", "-")], paper.can_show) if line.name != "Paid by"
         ]
         assert "[U+" not in "".join(paper.to_markup(line.text) for line in lines)
 
@@ -374,6 +419,7 @@ async def test_a_browser_shows_the_figures_of_the_json(stack: Stack, page: Page,
     assert (text, "山田 <b>") == (shown["For"], shown["Paid by"])
     assert (receipt["receiptId"], order) == (shown["Receipt"], shown["Order"])
     assert receipt["signature"] == await page.evaluate("document.querySelector('#signature').innerText")
+    assert SELLER == shown["Paid to"]
     # The style of the page is the one that its policy allows, and nothing was loaded beside it.
     assert "collapse" == await page.evaluate("getComputedStyle(document.querySelector('table')).borderCollapse")
     assert 0 == await page.evaluate("performance.getEntriesByType('resource').length")

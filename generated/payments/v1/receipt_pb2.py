@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19payments/v1/receipt.proto\x12\x0bpayments.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe4\x02\n\x07Receipt\x12\x1d\n\nreceipt_id\x18\x01 \x01(\tR\treceiptId\x12\x1f\n\x0breceipt_url\x18\x02 \x01(\tR\nreceiptUrl\x12=\n\x0cgenerated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bgeneratedAt\x12\x19\n\x08order_id\x18\x04 \x01(\tR\x07orderId\x12\x1d\n\npayment_id\x18\x05 \x01(\tR\tpaymentId\x12\x16\n\x06\x61mount\x18\x06 \x01(\tR\x06\x61mount\x12\x1a\n\x08\x63urrency\x18\x07 \x01(\tR\x08\x63urrency\x12%\n\x0epayment_method\x18\x08 \x01(\tR\rpaymentMethod\x12\'\n\x0frefunded_amount\x18\t \x01(\tR\x0erefundedAmount\x12\x1c\n\tsignature\x18\n \x01(\tR\tsignature\":\n\x0bReceiptKeys\x12+\n\x04keys\x18\x01 \x03(\x0b\x32\x17.payments.v1.ReceiptKeyR\x04keys\"t\n\nReceiptKey\x12\x10\n\x03kty\x18\x01 \x01(\tR\x03kty\x12\x10\n\x03\x63rv\x18\x02 \x01(\tR\x03\x63rv\x12\x0c\n\x01x\x18\x03 \x01(\tR\x01x\x12\x10\n\x03kid\x18\x04 \x01(\tR\x03kid\x12\x10\n\x03use\x18\x05 \x01(\tR\x03use\x12\x10\n\x03\x61lg\x18\x06 \x01(\tR\x03\x61lgb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19payments/v1/receipt.proto\x12\x0bpayments.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8c\x03\n\x07Receipt\x12\x1d\n\nreceipt_id\x18\x01 \x01(\tR\treceiptId\x12\x1f\n\x0breceipt_url\x18\x02 \x01(\tR\nreceiptUrl\x12=\n\x0cgenerated_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0bgeneratedAt\x12\x19\n\x08order_id\x18\x04 \x01(\tR\x07orderId\x12\x1d\n\npayment_id\x18\x05 \x01(\tR\tpaymentId\x12\x16\n\x06\x61mount\x18\x06 \x01(\tR\x06\x61mount\x12\x1a\n\x08\x63urrency\x18\x07 \x01(\tR\x08\x63urrency\x12%\n\x0epayment_method\x18\x08 \x01(\tR\rpaymentMethod\x12\'\n\x0frefunded_amount\x18\t \x01(\tR\x0erefundedAmount\x12\x1b\n\x06seller\x18\x0b \x01(\tH\x00R\x06seller\x88\x01\x01\x12\x1c\n\tsignature\x18\n \x01(\tR\tsignatureB\t\n\x07_seller\":\n\x0bReceiptKeys\x12+\n\x04keys\x18\x01 \x03(\x0b\x32\x17.payments.v1.ReceiptKeyR\x04keys\"t\n\nReceiptKey\x12\x10\n\x03kty\x18\x01 \x01(\tR\x03kty\x12\x10\n\x03\x63rv\x18\x02 \x01(\tR\x03\x63rv\x12\x0c\n\x01x\x18\x03 \x01(\tR\x01x\x12\x10\n\x03kid\x18\x04 \x01(\tR\x03kid\x12\x10\n\x03use\x18\x05 \x01(\tR\x03use\x12\x10\n\x03\x61lg\x18\x06 \x01(\tR\x03\x61lgb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,9 +33,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'payments.v1.receipt_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RECEIPT']._serialized_start=76
-  _globals['_RECEIPT']._serialized_end=432
-  _globals['_RECEIPTKEYS']._serialized_start=434
-  _globals['_RECEIPTKEYS']._serialized_end=492
-  _globals['_RECEIPTKEY']._serialized_start=494
-  _globals['_RECEIPTKEY']._serialized_end=610
+  _globals['_RECEIPT']._serialized_end=472
+  _globals['_RECEIPTKEYS']._serialized_start=474
+  _globals['_RECEIPTKEYS']._serialized_end=532
+  _globals['_RECEIPTKEY']._serialized_start=534
+  _globals['_RECEIPTKEY']._serialized_end=650
 # @@protoc_insertion_point(module_scope)

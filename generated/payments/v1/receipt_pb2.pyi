@@ -32,6 +32,7 @@ class Receipt(_message.Message):
     CURRENCY_FIELD_NUMBER: _builtins.int
     PAYMENT_METHOD_FIELD_NUMBER: _builtins.int
     REFUNDED_AMOUNT_FIELD_NUMBER: _builtins.int
+    SELLER_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     receipt_id: _builtins.str
     receipt_url: _builtins.str
@@ -41,6 +42,7 @@ class Receipt(_message.Message):
     currency: _builtins.str
     payment_method: _builtins.str
     refunded_amount: _builtins.str
+    seller: _builtins.str
     signature: _builtins.str
     @_builtins.property
     def generated_at(self) -> _timestamp_pb2.Timestamp: ...
@@ -56,13 +58,16 @@ class Receipt(_message.Message):
         currency: _builtins.str = ...,
         payment_method: _builtins.str = ...,
         refunded_amount: _builtins.str = ...,
+        seller: _builtins.str | None = ...,
         signature: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["generated_at", b"generated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seller", b"_seller", "generated_at", b"generated_at", "seller", b"seller"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "currency", b"currency", "generated_at", b"generated_at", "order_id", b"order_id", "payment_id", b"payment_id", "payment_method", b"payment_method", "receipt_id", b"receipt_id", "receipt_url", b"receipt_url", "refunded_amount", b"refunded_amount", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seller", b"_seller", "amount", b"amount", "currency", b"currency", "generated_at", b"generated_at", "order_id", b"order_id", "payment_id", b"payment_id", "payment_method", b"payment_method", "receipt_id", b"receipt_id", "receipt_url", b"receipt_url", "refunded_amount", b"refunded_amount", "seller", b"seller", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__seller: _TypeAlias = _typing.Literal["seller"]  # noqa: Y015
+    _WhichOneofArgType__seller: _TypeAlias = _typing.Literal["_seller", b"_seller"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seller) -> _WhichOneofReturnType__seller | None: ...
 
 Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
 

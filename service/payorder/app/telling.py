@@ -141,7 +141,7 @@ def _manage(ground: Ground, endpoints: DatabaseEndpoints, to: Receivers) -> Mana
 
 
 def _receipts(settings: Settings, store: Store, signer: Ed25519Signer) -> Receipts:
-    sign = SignReceipt(signer=signer, public_url=settings.public_url)
+    sign = SignReceipt(signer=signer, public_url=settings.public_url, seller=settings.seller)
     return Receipts(store=store, sign=sign, printer=Printer(), keys=trust.receipt_keys(settings, signer))
 
 

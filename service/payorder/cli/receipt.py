@@ -27,7 +27,8 @@ def verify(file: Path, key_set: Path) -> None:
         sys.exit(f"payorder: {fault}")
     click.echo("the signature is right; the receipt says:")
     for name, value in members.items():
-        click.echo(f"  {name}: {value}")
+        # Those of a seller that begin a line of their own stand below its name.
+        click.echo(f"  {name}: {value}".replace("\n", "\n    "))
 
 
 def _keys(key_set: Path) -> dict[str, PublicKey]:

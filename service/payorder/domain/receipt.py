@@ -46,17 +46,23 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class SignedReceipt:
-    """A receipt with its `url`, and the `signature` of what `statement` says of both: a compact JWS (RFC 7515)."""
+    """A receipt with its `url` and `seller`, and the `signature` of what `statement` says of all three.
+
+    `seller`: who was paid, in lines, if it was said. `signature`: a compact JWS (RFC 7515).
+    """
 
     receipt: Receipt
     url: str
+    seller: str | None
     signature: str
 
 
-def statement(receipt: Receipt, url: str) -> bytes:
+def statement(receipt: Receipt, url: str, seller: str | None) -> bytes:
     """What is signed: names and values of the receipt in JSON, each value a text."""
+    # Without a seller there is no such member: what was signed before there could be one is signed alike.
     return canonical(
-        {
+        ({} if seller is None else {"seller": seller})
+        | {
             "receiptId": receipt.id,
             "receiptUrl": url,
             "generatedAt": _in_json(receipt.generated_at),

@@ -73,6 +73,7 @@ def _to_receipt_message(signed: SignedReceipt) -> ReceiptMessage:
         currency=receipt.amount.currency.code,
         payment_method=receipt.payment_method,
         refunded_amount=receipt.refunded_amount,
+        seller=signed.seller,
         signature=signed.signature,
     )
 

@@ -140,6 +140,7 @@ def service_environment(wanted: Up, database_url: str, issuer: Issuer) -> dict[s
         "ISSUER": issuer.name,
         "AUDIENCE": AUDIENCE,
         "PUBLIC_URL": f"http://{wanted.address}",
+        "SELLER": "Rex & Friends (demo) | 123 Fake Street | London N12 9XX | shop@example.com",
         # Whoever develops a receiver runs it on this machine.
         "WEBHOOK_NETWORKS_ALLOWED": "127.0.0.0/8",
         "WEBHOOK_PORTS": "any",

@@ -10,10 +10,11 @@ from payorder.ports.signing import Signer
 class SignReceipt:
     """The same receipt has the same signature, because Ed25519 leaves nothing to chance (RFC 8032)."""
 
-    def __init__(self, *, signer: Signer, public_url: str) -> None:
+    def __init__(self, *, signer: Signer, public_url: str, seller: str | None) -> None:
         """`public_url`: what callers write before a path of the REST API; empty if nobody has said so."""
         self._signer = signer
         self._public_url = public_url
+        self._seller = seller
         # Its type keeps a receipt from being taken for a token (RFC 8725, section 3.11).
         header = {"alg": "EdDSA", "kid": signer.key_id, "typ": "receipt+jws"}
         self._header = _base64url(json.dumps(header, separators=(",", ":")).encode())
@@ -21,9 +22,9 @@ class SignReceipt:
     def __call__(self, receipt: Receipt) -> SignedReceipt:
         url = self._public_url + receipt.path
         # Compact serialization, RFC 7515, section 7.1.
-        text = self._header + b"." + _base64url(statement(receipt, url))
+        text = self._header + b"." + _base64url(statement(receipt, url, self._seller))
         signature = text + b"." + _base64url(self._signer.sign(text))
-        return SignedReceipt(receipt, url, signature.decode())
+        return SignedReceipt(receipt, url, self._seller, signature.decode())
 
 
 def _base64url(data: bytes) -> bytes:

@@ -10,7 +10,7 @@ from babel.dates import format_datetime
 from babel.numbers import NumberPattern, format_currency, get_currency_symbol, parse_pattern
 
 from payorder.domain.money import Currency
-from payorder.domain.receipt import Receipt
+from payorder.domain.receipt import SignedReceipt
 
 # Each that is used stays in memory with about a megabyte, so they are counted; and paper.py can print all of them.
 LOCALES = (
@@ -25,24 +25,29 @@ _DEFAULT = "en_GB"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`name` is the same for every receipt; `text` may hold anything that somebody has sent."""
+    """`name` is the same for every receipt; `text` may hold anything that somebody has sent.
+
+    A seller's alone has line feeds, each of which begins a line: texts of callers have no control characters.
+    """
 
     name: str
     text: str
 
 
-def lines_of(receipt: Receipt, locales: Sequence[str], can_show: Callable[[str], bool]) -> list[Line]:
+def lines_of(signed: SignedReceipt, locales: Sequence[str], can_show: Callable[[str], bool]) -> list[Line]:
     """`can_show`: whether there is a font for a currency's symbol; its code stands in for one without."""
-    return list(_lines(receipt, _locale_of(locales), can_show))
+    return list(_lines(signed, _locale_of(locales), can_show))
 
 
-def _lines(receipt: Receipt, locale: Locale, can_show: Callable[[str], bool]) -> Iterator[Line]:
-    currency = receipt.amount.currency
+def _lines(signed: SignedReceipt, locale: Locale, can_show: Callable[[str], bool]) -> Iterator[Line]:
+    receipt, currency = signed.receipt, signed.receipt.amount.currency
     pattern = _pattern_of(currency, locale, can_show)
     yield Line("Amount", _amount(receipt.amount.amount_minor, currency, pattern, locale))
     yield Line("Refunded", _amount(receipt.refunded_minor, currency, pattern, locale))
     yield Line("Currency", currency.code)
     yield Line("Paid", format_datetime(receipt.generated_at, "long", locale=locale))
+    if signed.seller is not None:
+        yield Line("Paid to", signed.seller)
     yield Line("Paid with", receipt.payment_method)
     yield Line("Paid by", receipt.payer)
     if receipt.description is not None:

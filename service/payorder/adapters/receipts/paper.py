@@ -50,7 +50,8 @@ def make(lines: Sequence[Line], signature: str) -> Document:
         content, pagesize=A4, leftMargin=_MARGIN, rightMargin=_MARGIN, title="Receipt", invariant=1
     )
     rows = [[Paragraph(line.name, _NAME), Paragraph(to_markup(line.text), _TEXT)] for line in lines]
-    table = Table(rows, colWidths=(_NAME_WIDTH, None), style=_ruled())
+    # A row may be taller than a page: what no font has is written as numbers, which are long.
+    table = Table(rows, colWidths=(_NAME_WIDTH, None), style=_ruled(), splitInRow=1)
     paper.build([Paragraph("Receipt", _TITLE), table, *_notes(lines), *_signed(signature)])
     return Document("application/pdf", content.getvalue())
 
@@ -60,7 +61,11 @@ def can_show(text: str) -> bool:
 
 
 def to_markup(text: str) -> str:
-    """Markup of reportlab's that shows the text, each part of it in a font that has it."""
+    """Markup of reportlab's that shows the text line by line, each part of it in a font that has it."""
+    return "<br/>".join(map(_line_to_markup, text.split("\n")))
+
+
+def _line_to_markup(text: str) -> str:
     # The narrow one is missing in more fonts than the wide one, and means the same.
     parts = groupby(text.replace("\N{NARROW NO-BREAK SPACE}", "\N{NO-BREAK SPACE}"), _font_of)
     return "".join(_in_font(font, "".join(part)) for font, part in parts)

@@ -37,8 +37,8 @@ def _print(signed: SignedReceipt, form: Format, locales: Sequence[str]) -> Docum
 
     match form:
         case "html":
-            return page.make(lines_of(signed.receipt, locales, page.can_show), signed.signature)
+            return page.make(lines_of(signed, locales, page.can_show), signed.signature)
         case "pdf":
-            return paper.make(lines_of(signed.receipt, locales, paper.can_show), signed.signature)
+            return paper.make(lines_of(signed, locales, paper.can_show), signed.signature)
         case _:
             assert_never(form)
