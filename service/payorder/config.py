@@ -225,13 +225,7 @@ class Settings(BaseSettings):
         return [f"PAYORDER_ISSUER: must be {' or '.join(schemes)} URLs, unless PAYORDER_JWKS is given"]
 
     def _faults_in_production(self) -> list[str]:
-        faults = []
-        if self.jwks is not None and any(map(_is_for_development, self.issuers)):
-            faults.append("PAYORDER_ISSUER: the development issuer, or one without https, is not trusted in production")
-        if self.jwks and self.jwks.startswith("http://") and urlsplit(self.jwks).hostname not in _LOOPBACK:
-            faults.append("PAYORDER_JWKS: must be https, a file, or on this machine in production")
-        if not (self.listen_plaintext or _is_on_this_machine(self.listen)):
-            faults.append("PAYORDER_LISTEN: has no TLS, so another machine needs PAYORDER_LISTEN_PLAINTEXT")
+        faults = self._faults_of_addresses()
         if self.processor is None:
             faults.append("PAYORDER_PROCESSOR: must be named in production")
         if self.reflection:
@@ -244,6 +238,18 @@ class Settings(BaseSettings):
             faults.append("PAYORDER_WEBHOOK_PORTS: must be numbers in production")
         if self.webhook_secret_keys is None:
             faults.append("PAYORDER_WEBHOOK_SECRET_KEYS: must be given in production")
+        return faults
+
+    def _faults_of_addresses(self) -> list[str]:
+        faults = []
+        if self.jwks is not None and any(map(_is_for_development, self.issuers)):
+            faults.append("PAYORDER_ISSUER: the development issuer, or one without https, is not trusted in production")
+        if self.jwks and self.jwks.startswith("http://") and urlsplit(self.jwks).hostname not in _LOOPBACK:
+            faults.append("PAYORDER_JWKS: must be https, a file, or on this machine in production")
+        if not (self.listen_plaintext or _is_on_this_machine(self.listen)):
+            faults.append("PAYORDER_LISTEN: has no TLS, so another machine needs PAYORDER_LISTEN_PLAINTEXT")
+        if not _is_plain_url(self.public_url, ("https",)):
+            faults.append("PAYORDER_PUBLIC_URL: must be an https URL in production, without a user")
         return faults
 
 
@@ -265,12 +271,16 @@ def _is_for_development(issuer: str) -> bool:
 
 
 def _is_plain_url(text: str, schemes: tuple[str, ...]) -> bool:
-    """An issuer identifier has neither query nor fragment (OpenID Connect Core 1.0, section 2); ours no password."""
+    """An issuer identifier has neither query nor fragment (OpenID Connect Core 1.0, section 2); ours no password.
+
+    Nor has what the paths of receipts are put behind.
+    """
     try:
         url = urlsplit(text)
+        _ = url.port
     except ValueError:
         return False
-    return url.scheme in schemes and bool(url.hostname) and not (url.username or "?" in text or "#" in text)
+    return url.scheme in schemes and bool(url.hostname) and not ("@" in url.netloc or "?" in text or "#" in text)
 
 
 def _line(fault: Mapping[str, object]) -> str:

@@ -21,6 +21,7 @@ GOOD = {
     "PROCESSOR": "sandbox",
     "FINGERPRINT_KEY": "f" * 32,
     "WEBHOOK_SECRET_KEYS": "k" * 43 + "=",
+    "PUBLIC_URL": "https://pay.example",
 }
 
 
@@ -86,6 +87,8 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"ISSUER": "http://127.0.0.1:8080"}, "ISSUER"),
     ({"ISSUER": "https://issuer.example http://leak.example"}, "ISSUER"),
     ({"ISSUER": "https://user:leak@issuer.example"}, "ISSUER"),
+    ({"ISSUER": "https://:leak@issuer.example"}, "ISSUER"),
+    ({"ISSUER": "https://issuer.example:leak"}, "ISSUER"),
     ({"ISSUER": "https://issuer.example?leak"}, "ISSUER"),
     ({"ISSUER": "https://issuer.example#leak"}, "ISSUER"),
     ({"ISSUER": "https://[leak"}, "ISSUER"),
@@ -123,6 +126,14 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"SELLER": "Pets || leak"}, "SELLER"),
     ({"SELLER": "leak|" * 6 + "leak"}, "SELLER"),
     ({"SELLER": "leak" * 20 + "!"}, "SELLER"),
+    ({"PUBLIC_URL": None}, "PUBLIC_URL"),
+    ({"PUBLIC_URL": ""}, "PUBLIC_URL"),
+    ({"PUBLIC_URL": "http://leak.example"}, "PUBLIC_URL"),
+    ({"PUBLIC_URL": "https://user:leak@pay.example"}, "PUBLIC_URL"),
+    ({"PUBLIC_URL": "https://:leak@pay.example"}, "PUBLIC_URL"),
+    ({"PUBLIC_URL": "https://pay.example:leak"}, "PUBLIC_URL"),
+    ({"PUBLIC_URL": "https://pay.example#leak"}, "PUBLIC_URL"),
+    ({"PUBLIC_URL": "https:///leak"}, "PUBLIC_URL"),
     ({"PUBLIC_URL": "leak.example"}, "PUBLIC_URL"),
     ({"PUBLIC_URL": "https://leak.example/"}, "PUBLIC_URL"),
     ({"PUBLIC_URL": "https://leak.example?a"}, "PUBLIC_URL"),
@@ -205,6 +216,12 @@ def test_development_needs_neither_processor_nor_key(tmp_path: Path) -> None:
     jwks = Issuer(tmp_path).jwks_path
     shown = run({"ENV": "development", "ISSUER": DEVELOPMENT_ISSUER, "JWKS": str(jwks)}, "-c", SHOW)
     assert 0 == shown.returncode
+
+
+def test_receipts_may_be_read_below_a_path() -> None:
+    show = "from payorder.config import Settings; print(Settings.from_env().public_url)"
+    shown = run(GOOD | {"PUBLIC_URL": "https://shop.example:8443/pay"}, "-c", show)
+    assert "https://shop.example:8443/pay" == shown.stdout.strip()
 
 
 @pytest.mark.parametrize(

@@ -278,6 +278,7 @@ async def test_a_token_of_the_development_issuer_is_refused_in_production(tmp_pa
         "fingerprint_key": "f" * 32,
         "webhook_secret_keys": "k" * 43 + "=",
         "webhook_ports": "443",
+        "public_url": "https://pay.example",
         "audit_signing_key": str(new_signing_key(tmp_path / "key.pem")),
         "receipt_signing_key": str(new_signing_key(tmp_path / "receipts.pem")),
     }

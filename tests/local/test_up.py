@@ -142,7 +142,7 @@ async def test_options_that_cannot_be_are_told(tmp_path: Path, options: tuple[st
 
 
 async def test_production_does_not_start_with_its_issuer(tmp_path: Path) -> None:
-    webhooks = {"webhook_secret_keys": "k" * 43 + "=", "webhook_ports": "443"}
+    webhooks = {"webhook_secret_keys": "k" * 43 + "=", "webhook_ports": "443", "public_url": "https://pay.example"}
     settings = {"env": "production", "processor": "sandbox", "fingerprint_key": "f" * 32} | webhooks
     process = await start(tmp_path, free_port(), free_port(), free_port(), **settings)
     assert 1 == (await ended(process))[0]

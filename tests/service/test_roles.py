@@ -55,6 +55,7 @@ async def command(url: str, *words: str, **settings: str) -> tuple[int, str]:
         "PROCESSOR": "sandbox",
         "FINGERPRINT_KEY": "f" * 32,
         "WEBHOOK_SECRET_KEYS": "k" * 43 + "=",
+        "PUBLIC_URL": "https://pay.example",
         **settings,
     }
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PAYORDER_")}
