@@ -111,12 +111,18 @@ local function query_is_allowed(query, names)
 end
 
 -- A receipt is one resource in several forms. The transcoder tells methods apart by their path alone, so a form that the
--- query asks for becomes one.
-local function lead_to_document(headers, path, query, segments)
-  if #segments == 3 and segments[3] == "receipt" and ("&" .. query):find("&format=", 1, true) then
+-- query asks for becomes one. JSON is the form of the path itself. Answers what is left of the query.
+local function lead_to_form(headers, path, query, segments)
+  if #segments ~= 3 or segments[3] ~= "receipt" then
+    return query
+  elseif query == "format=json" then
+    headers:replace(":path", path)
+    return ""
+  elseif ("&" .. query):find("&format=", 1, true) then
     segments[4] = "document"
     headers:replace(":path", path .. "/document?" .. query)
   end
+  return query
 end
 
 local function is_json(content_type)
@@ -201,7 +207,7 @@ function envoy_on_request(handle)
   metadata:set("rest_edge", "kind", "rest")
   metadata:set("rest_edge", "path", redacted(segments))
   metadata:set("rest_edge", "method", methods[method] and method or "-")
-  lead_to_document(headers, path, query, segments)
+  query = lead_to_form(headers, path, query, segments)
 
   local index, status = judge(headers, segments, query)
   if not index then

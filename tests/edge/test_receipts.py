@@ -370,7 +370,15 @@ def test_whatever_a_locale_writes_can_be_printed(locale: str) -> None:
         assert "[U+" not in "".join(paper.to_markup(line.text) for line in lines)
 
 
-@pytest.mark.parametrize("query", ["format=", "format=xml", "format=pdf&format=html", "locale=de", "format=pdf&x=1"])
+async def test_the_json_may_be_asked_for_by_its_name(stack: Stack, orders: Orders) -> None:
+    order = await orders.in_state("paid")
+    answer = await stack.rest.send("GET", f"/orders/{order}/receipt?format=json", token=stack.token())
+    assert (200, await receipt_of(stack, order)) == (answer.http, answer.body)
+
+
+@pytest.mark.parametrize(
+    "query", ["format=", "format=xml", "format=pdf&format=html", "locale=de", "format=pdf&x=1", "format=json&x=1"]
+)
 async def test_a_form_that_is_not_offered_is_refused(stack: Stack, orders: Orders, query: str) -> None:
     order = await orders.in_state("paid")
     answer = await stack.rest.send("GET", f"/orders/{order}/receipt?{query}", token=stack.token())
