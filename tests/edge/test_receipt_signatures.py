@@ -13,10 +13,13 @@ from joserfc import jws as joserfc_jws
 from joserfc.errors import SecurityWarning
 from joserfc.jwk import KeySet
 
+from payorder.adapters.signing import Ed25519Signer
 from payorder.cli import receipt as command
-from payorder.domain.receipt import canonical
+from payorder.domain.receipt import Receipt, canonical
+from payorder.workflows.sign_receipt import SignReceipt
 from support.doors import Body, Door
 from support.orders import Orders
+from support.records import CARD, NOON, TOTAL
 from support.requests import payment
 from support.service import Service, serving
 from support.signing_keys import new_signing_key
@@ -201,6 +204,23 @@ def test_a_name_that_stands_twice_is_found_out(files: tuple[Path, Path]) -> None
     file, keys = files
     file.write_text(file.read_text().replace("{", '{"amount":"1.00",', 1))
     assert not is_verified(file, keys)
+
+
+@pytest.mark.parametrize("changes", [{"typ": "JWT"}, {"typ": "RECEIPT+JWS"}, {"typ": None}])
+def test_what_the_same_key_has_signed_as_something_else_is_no_receipt(tmp_path: Path, changes: Body) -> None:
+    signer = Ed25519Signer.generate()
+    receipt = Receipt("receipt", "order", "payment", TOTAL, 0, CARD, None, NOON)
+    signature = SignReceipt(signer=signer, public_url="", seller=None)(receipt).signature
+    text = with_header(signature, **changes).rpartition(".")[0]
+    signed = f"{text}.{base64.urlsafe_b64encode(signer.sign(text.encode())).decode().rstrip('=')}"
+    x = base64.urlsafe_b64encode(signer.public_key.raw).decode().rstrip("=")
+    file, keys = tmp_path / "receipt.jws", tmp_path / "keys.json"
+    keys.write_text(json.dumps({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x, "kid": signer.key_id}]}))
+    file.write_text(signature)
+    assert is_verified(file, keys)
+    file.write_text(signed)
+    with pytest.raises(SystemExit, match="payorder: what was signed is no receipt"):
+        command.verify(file, keys)
 
 
 def test_a_receipt_of_another_service_is_not_verified(files: tuple[Path, Path]) -> None:

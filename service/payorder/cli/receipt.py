@@ -9,7 +9,7 @@ import click
 import jwt
 
 from payorder.adapters.signing import NoSigningKey, NotSigned, PublicKey, read_key_set
-from payorder.domain.receipt import canonical
+from payorder.domain.receipt import SIGNATURE_TYPE, canonical
 
 
 class _NotAReceipt(Exception):
@@ -47,12 +47,16 @@ def _verified(text: str, keys: Mapping[str, PublicKey]) -> dict[str, str]:
 
 def _payload_of(jws: str, keys: Mapping[str, PublicKey]) -> bytes:
     try:
-        key_id = str(jwt.get_unverified_header(jws).get("kid"))
+        header = jwt.get_unverified_header(jws)
+        key_id = str(header.get("kid"))
         if key_id not in keys:
             raise _NotAReceipt("the key that signed the receipt is not among the keys")
-        return keys[key_id].payload_of(jws)
+        payload = keys[key_id].payload_of(jws)
     except (jwt.InvalidTokenError, NotSigned) as error:
         raise _NotAReceipt("the signature is wrong") from error
+    if header.get("typ") != SIGNATURE_TYPE:
+        raise _NotAReceipt("what was signed is no receipt")
+    return payload
 
 
 def _members_of(text: str) -> dict[str, str]:

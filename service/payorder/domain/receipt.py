@@ -7,6 +7,10 @@ from datetime import datetime
 from payorder.domain.money import Money
 from payorder.domain.source import MaskedSource
 
+# The type in the header of what signs one: it keeps a receipt from being taken for a token, and anything else that the
+# same key has signed from being taken for a receipt (RFC 8725, section 3.11).
+SIGNATURE_TYPE = "receipt+jws"
+
 
 @dataclass(frozen=True, slots=True)
 class Receipt:

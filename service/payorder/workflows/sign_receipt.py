@@ -3,7 +3,7 @@
 import base64
 import json
 
-from payorder.domain.receipt import Receipt, SignedReceipt, statement
+from payorder.domain.receipt import SIGNATURE_TYPE, Receipt, SignedReceipt, statement
 from payorder.ports.signing import Signer
 
 
@@ -15,8 +15,7 @@ class SignReceipt:
         self._signer = signer
         self._public_url = public_url
         self._seller = seller
-        # Its type keeps a receipt from being taken for a token (RFC 8725, section 3.11).
-        header = {"alg": "EdDSA", "kid": signer.key_id, "typ": "receipt+jws"}
+        header = {"alg": "EdDSA", "kid": signer.key_id, "typ": SIGNATURE_TYPE}
         self._header = _base64url(json.dumps(header, separators=(",", ":")).encode())
 
     def __call__(self, receipt: Receipt) -> SignedReceipt:
