@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
+from payorder.domain.json_time import to_json_time
 from payorder.domain.money import Money
 from payorder.domain.source import MaskedSource
 
@@ -69,7 +70,7 @@ def statement(receipt: Receipt, url: str, seller: str | None) -> bytes:
         | {
             "receiptId": receipt.id,
             "receiptUrl": url,
-            "generatedAt": _in_json(receipt.generated_at),
+            "generatedAt": to_json_time(receipt.generated_at),
             "orderId": receipt.order_id,
             "paymentId": receipt.payment_id,
             "amount": str(receipt.amount),
@@ -83,9 +84,3 @@ def statement(receipt: Receipt, url: str, seller: str | None) -> bytes:
 def canonical(members: dict[str, str]) -> bytes:
     """JSON in the one form that RFC 8785 gives it, as long as names are ASCII and values texts."""
     return json.dumps(members, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _in_json(time: datetime) -> str:
-    """As protobuf writes a Timestamp of whole milliseconds: with three decimals, or with none."""
-    text = time.isoformat(timespec="milliseconds").removesuffix("+00:00")
-    return text.removesuffix(".000") + "Z"

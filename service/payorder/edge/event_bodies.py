@@ -6,6 +6,7 @@ from datetime import datetime
 import orjson
 
 from payorder.domain.event import CALLBACK_STATUS, Event
+from payorder.domain.json_time import to_json_time
 from payorder.domain.order import Order
 from payorder.domain.payment import Payment
 from payorder.domain.refund import Refund
@@ -32,7 +33,7 @@ class JsonBodies:
             {
                 "eventId": event.id,
                 "eventType": EVENT_TYPES[event.type],
-                "timestamp": _to_json_time(event.at),
+                "timestamp": to_json_time(event.at),
                 "sequence": event.sequence,
                 "data": self._data(event),
             }
@@ -53,7 +54,7 @@ class JsonBodies:
                 "order": order,
                 "previousStatus": event.from_state,
                 "newStatus": event.to_state,
-                "changedAt": _to_json_time(event.at),
+                "changedAt": to_json_time(event.at),
                 "changedBy": event.actor,
             }
         data: dict[str, object] = {"payment": to_payment_json(event.payment), "order": order}
@@ -67,7 +68,7 @@ class JsonBodies:
         return {
             "receiptId": payment.id,
             "receiptUrl": f"{self._public_url}/orders/{payment.order_id}/receipt",
-            "generatedAt": _to_json_time(generated_at),
+            "generatedAt": to_json_time(generated_at),
         }
 
 
@@ -79,7 +80,7 @@ def render_callback(endpoint_id: str, order: Order, status: str, at: datetime) -
             "orderId": order.id,
             "status": status,
             "result": to_order_json(order),
-            "timestamp": _to_json_time(at),
+            "timestamp": to_json_time(at),
         }
     )
 
@@ -91,7 +92,7 @@ def render_test(event_id: str, at: datetime) -> bytes:
 
 def _of_no_order(event_id: str, event_type: str, at: datetime, data: Json) -> bytes:
     return orjson.dumps(
-        {"eventId": event_id, "eventType": event_type, "timestamp": _to_json_time(at), "sequence": 0, "data": data}
+        {"eventId": event_id, "eventType": event_type, "timestamp": to_json_time(at), "sequence": 0, "data": data}
     )
 
 
@@ -104,8 +105,8 @@ def to_order_json(order: Order) -> Json:
         "totalAmount": str(order.total),
         "currency": order.total.currency.code,
         "metadata": dict(order.metadata),
-        "createdAt": _to_json_time(order.created_at),
-        "updatedAt": _to_json_time(order.updated_at),
+        "createdAt": to_json_time(order.created_at),
+        "updatedAt": to_json_time(order.updated_at),
     }
     if order.pet_id is not None:
         json["petId"] = order.pet_id
@@ -124,7 +125,7 @@ def to_payment_json(payment: Payment) -> Json:
         "currency": payment.amount.currency.code,
         "source": {_SOURCE_NAMES[name]: value for name, value in payment.source.shown().items()},
         "status": payment.status,
-        "createdAt": _to_json_time(payment.created_at),
+        "createdAt": to_json_time(payment.created_at),
     }
 
 
@@ -136,9 +137,3 @@ def _to_refund_json(refund: Refund) -> Json:
         "currency": refund.amount.currency.code,
         "status": refund.status,
     }
-
-
-def _to_json_time(time: datetime) -> str:
-    """As protobuf writes a Timestamp of whole milliseconds: with three decimals, or with none."""
-    text = time.isoformat(timespec="milliseconds")
-    return f"{text[:23] if time.microsecond else text[:19]}Z"
