@@ -16,7 +16,7 @@ import pytest
 from support.requests import payment
 from support.service import until
 from support.stack import free_port
-from support.up import LOCAL, Running, alive, documented_order, ended, environment, rest, shell, start, up
+from support.up import LOCAL, ROOT, Running, alive, documented_order, ended, environment, rest, shell, start, up
 
 
 async def left_of(running: Running) -> list[int]:
@@ -75,6 +75,18 @@ async def test_the_printed_commands_for_rest_pay_an_order(running: Running) -> N
     assert "HTTP/1.1 201 Created" in shown
     assert '"status":"succeeded"' in shown
     assert '"number":"************4242"' in shown
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+async def test_the_commands_of_the_readme_pay_orders_by_rest_and_by_grpc(running: Running) -> None:
+    _, text = (ROOT / "README.md").read_text().split("## Pay an order over REST")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    script = "".join(block for language, block in blocks if not language and not block.startswith("HTTP"))
+    script = script.replace("http://127.0.0.1:8080", running.url).replace("http://127.0.0.1:50051", running.grpc_url)
+    script = script.replace("--sub alice", f"--sub alice --data {running.data}")
+    status, shown = await shell(script)
+    assert (0, 1) == (status, shown.count("HTTP/1.1 201 Created"))
+    assert ['"status":"succeeded"', '"status": "succeeded"'] == re.findall('"status": ?"succeeded"', shown)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
