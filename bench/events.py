@@ -14,6 +14,8 @@ from payorder.config import Settings
 from payorder.domain.secret import Secret
 
 EVENTS_OF_ORDER = 2
+# Of every endpoint here.
+SECRET = Secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 _MASKED = '{"object":"card","name":"J. Doe","number":"************4242","exp_month":12,"exp_year":2035}'
 _UUID = "CAST(gen_random_uuid() AS text)"
 _IDS = f"SELECT {_UUID} AS id, {_UUID} AS payment FROM generate_series(1, $1)"
@@ -71,9 +73,7 @@ async def add_orders(connection: Any, count: int) -> None:
 async def add_endpoint(connection: Any, url: str) -> str:
     """For everybody's orders; its id."""
     endpoint_id = new_id()
-    sealed = FernetBox(Settings(issuer="urn:none", jwks="none", env="development").sealing_keys).seal(
-        Secret("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-    )
+    sealed = FernetBox(Settings(issuer="urn:none", jwks="none", env="development").sealing_keys).seal(SECRET)
     await connection.execute(
         "INSERT INTO webhook_endpoints (id, created_by, url, event_types, state, secret, created_at, updated_at)"
         " VALUES ($1, $2, $3, '[]', 'enabled', $4, 0, 0)",

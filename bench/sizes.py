@@ -9,8 +9,8 @@ class Sizes:
 
     `callers` wait for one answer each in the saturated runs, `in_flight` with a slow processor.
     `samples` are the times of one kind that are compared with those of another.
-    `relayed` events go to a receiver. For `beside_seconds` one that answers is measured beside hostile ones, beside one
-    for which `backlog` deliveries are due, and beside as many `callbacks` that wait for a retry.
+    `relayed` events go to a receiver, `relays` times. For `beside_seconds` one that answers is measured beside hostile
+    ones, beside one for which `backlog` deliveries are due, and beside as many `callbacks` that wait for a retry.
     `history_few` and `history_many` are orders in the tables before the history section measures.
     """
 
@@ -23,6 +23,7 @@ class Sizes:
     starts: int
     samples: int
     relayed: int
+    relays: int
     beside_seconds: float
     backlog: int
     callbacks: int
@@ -39,6 +40,7 @@ FULL = Sizes(
     starts=5,
     samples=10_000,
     relayed=50_000,
+    relays=3,
     beside_seconds=60,
     backlog=100_000,
     callbacks=50_000,
@@ -55,6 +57,7 @@ QUICK = Sizes(
     starts=1,
     samples=1_000,
     relayed=5_000,
+    relays=1,
     beside_seconds=5,
     backlog=5_000,
     callbacks=2_000,

@@ -125,6 +125,10 @@ class Stage:
         meter = await self._start(name, command, environment, lambda: accepts(address))
         return Target(name, address, database_url, self._meters(meter, database_url), protocol="http1")
 
+    async def relay_floor(self, name: str, database_url: str, receiver: str) -> Meter:
+        command = [sys.executable, "-m", "bench.relay_floor", database_url, receiver]
+        return await self._start(name, command, _environment(), _is_running)
+
     async def behind_envoy(self, behind: Target) -> Target:
         """Envoy in front of a service that runs."""
         address = free_address()
@@ -236,6 +240,10 @@ def free_address() -> str:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return f"{HOST}:{probe.getsockname()[1]}"
+
+
+async def _is_running() -> bool:
+    return True
 
 
 async def accepts(address: str) -> bool:
