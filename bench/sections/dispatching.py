@@ -9,7 +9,11 @@ from bench.stage import Stage
 
 DISPATCHERS = 2
 # What makes receivers on this machine acceptable.
-LOCAL = {"WEBHOOK_NETWORKS_ALLOWED": "127.0.0.0/8", "WEBHOOK_PORTS": "any"}
+LOCAL = {
+    "WEBHOOK_NETWORKS_ALLOWED": "127.0.0.0/8",
+    "WEBHOOK_NETWORKS_ALLOWED_TO": "everybody",
+    "WEBHOOK_PORTS": "any",
+}
 # Events are written past the services here, so that nobody tells them.
 _LOOKING = {"WEBHOOK_POLL_SECONDS": "0.1"}
 

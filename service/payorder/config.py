@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
@@ -109,6 +109,7 @@ class Settings(BaseSettings):
         SecretStr | None, Field(description="one key, or several with spaces between them")
     ] = None
     webhook_networks_allowed: Annotated[str, Field(description="of receivers inside: CIDRs with spaces between")] = ""
+    webhook_networks_allowed_to: Literal["services", "everybody"] = "services"
     webhook_ports: Annotated[str, Field(pattern=r"^(any|[0-9]{1,5}( [0-9]{1,5})*)$")] = "443"
     webhook_poll_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0
     webhook_sends_max: Annotated[int, Field(ge=8, le=10_000)] = 512
@@ -168,7 +169,7 @@ class Settings(BaseSettings):
 
     @property
     def webhook_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
-        """Open to webhooks besides the internet."""
+        """Open besides the internet, to the webhooks of whom `webhook_networks_allowed_to` says."""
         return tuple(map(ip_network, self.webhook_networks_allowed.split()))
 
     @property

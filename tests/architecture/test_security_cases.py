@@ -20,6 +20,12 @@ _URLS = (
     "receivers/test_urls.py::test_everything_else_is_refused_without_repeating_it",
     "edge/test_webhooks.py::test_nothing_is_sent_inside_whoever_asks_for_it",
 )
+_OF_SERVICES = (
+    "service/test_webhook_endpoints.py::test_networks_inside_are_open_to_services_alone_unless_an_operator_says_otherwise",
+    "service/test_webhook_endpoints.py::test_what_is_sent_inside_is_sent_to_urls_of_services_alone",
+    "receivers/test_on_demand.py"
+    "::test_what_is_open_to_services_is_closed_to_everybody_else_also_over_a_connection_that_is_there",
+)
 _INNER = "receivers/test_addresses.py::test_an_address_inside_stays_inside_in_every_form"
 _NAMES = "receivers/test_names.py"
 _HOSTILE = "receivers/test_hostile_receivers.py"
@@ -107,13 +113,13 @@ CASES: Mapping[str, tuple[str, ...]] = {
     ),
     # Where webhooks lead
     "H1 another scheme": _URLS,
-    "H2 this machine": _URLS,
+    "H2 this machine": (*_URLS, *_OF_SERVICES),
     "H3 numbers that are an address": _URLS,
     "H4 IPv4 in IPv6": _URLS,
     "H5 IPv4 in IPv6 that looks public": (*_URLS, _INNER),
     "H6 addresses of many": _URLS,
     "H7 where clouds tell secrets": _URLS,
-    "H8 networks inside": (*_URLS, _INNER),
+    "H8 networks inside": (*_URLS, _INNER, *_OF_SERVICES),
     "H9 a name that leads inside": (f"{_NAMES}::test_a_name_with_one_address_that_is_not_public_is_refused",),
     "H10 a name that leads inside later": (
         f"{_NAMES}::test_the_vetted_address_is_the_one_that_is_connected_to",

@@ -4,6 +4,7 @@ import asyncio
 import base64
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -19,15 +20,17 @@ from payorder.domain.secret import Secret
 from payorder.ports.receivers import UrlRefused
 from service.conftest import Serve
 from support.doors import Answer, Body, to_message
-from support.requests import CALLBACK, ENDPOINT
+from support.requests import CALLBACK, ENDPOINT, payment
 from support.service import Service, serving, until
 from support.webhooks import is_signed_with, receiving
 
+USER = "read:orders write:orders webhooks"
+SERVICE = f"{USER} act:any-owner"
 OLD, NEW = (base64.urlsafe_b64encode(key * 32).decode() for key in (b"o", b"n"))
 
 
-async def create(service: Service, **fields: str) -> Answer:
-    return await service.grpc.call("CreateWebhookEndpoint", ENDPOINT | fields, token=service.token(scope="webhooks"))
+async def create(service: Service, scope: str = "webhooks", **fields: Any) -> Answer:
+    return await service.grpc.call("CreateWebhookEndpoint", ENDPOINT | fields, token=service.token(scope=scope))
 
 
 async def test_nobody_has_more_endpoints_than_the_setting_says(serve: Serve) -> None:
@@ -50,6 +53,64 @@ async def test_a_network_inside_is_closed_until_an_operator_opens_it(serve: Serv
         assert ["OK"] * 2 + ["INVALID_ARGUMENT"] * 2 == opened + closed
 
 
+async def test_networks_inside_are_open_to_services_alone_unless_an_operator_says_otherwise(serve: Serve) -> None:
+    urls = ("http://127.0.0.1:9/", "http://[::1]:9/", "http://localhost:9/")
+    opened = {"webhook_networks_allowed": "127.0.0.0/8 ::1/128"}
+    async with serve(**opened, webhook_networks_allowed_to="services") as service:
+        assert {"INVALID_ARGUMENT"} == {code for url in urls for code in await ask_to_send(service, url, USER)}
+        assert {"OK"} == {code for url in urls for code in await ask_to_send(service, url, SERVICE)}
+    async with serve(**opened, webhook_networks_allowed_to="everybody") as service:
+        assert {"OK"} == {code for url in urls for code in await ask_to_send(service, url, USER)}
+
+
+async def ask_to_send(service: Service, url: str, scope: str) -> list[str]:
+    """In every way that there is."""
+    endpoint = (await create(service, scope, url="http://1.1.1.1/")).body["id"]
+    requests = {
+        "CreateWebhookEndpoint": ENDPOINT | {"url": url},
+        "UpdateWebhookEndpoint": {"endpointId": endpoint, "url": url},
+        "RequestCallback": CALLBACK | {"orderId": await service.new_order(), "callbackUrl": url},
+    }
+    token = service.token(scope=scope)
+    return [(await service.grpc.call(rpc, request, token=token)).code for rpc, request in requests.items()]
+
+
+async def test_what_is_sent_inside_is_sent_to_urls_of_services_alone(serve: Serve) -> None:
+    """Also when it was open to everybody before, and whoever the endpoint belongs to."""
+    async with receiving() as receiver:
+        async with serve(webhook_networks_allowed_to="everybody") as service:
+            order = await service.new_order()
+            of_user = await hear(service, order, f"{receiver.url}/user", USER)
+            of_service = await hear(service, order, f"{receiver.url}/service", SERVICE)
+        async with serve(webhook_networks_allowed_to="services") as service:
+            paying = {"orderId": order, "payment": payment()}
+            assert "OK" == (await service.grpc.call("PayOrder", paying, token=service.token())).code
+            assert [True] * 3 == [await was_delivered(service, endpoint) for endpoint in of_service]
+            assert [False] * 3 == [await was_delivered(service, endpoint) for endpoint in of_user]
+        assert ["/service"] * 3 == [received.path for received in receiver.received]
+
+
+async def hear(service: Service, order: str, url: str, scope: str) -> list[str]:
+    """An endpoint there, one that was elsewhere, given by somebody else, and a callback."""
+    token, types = service.token(scope=scope), ["payment.succeeded"]
+    made = await create(service, scope, url=url, eventTypes=types)
+    moved = await create(service, USER if scope == SERVICE else SERVICE, eventTypes=types)
+    await service.grpc.call("UpdateWebhookEndpoint", {"endpointId": moved.body["id"], "url": url}, token=token)
+    await service.grpc.call("RequestCallback", CALLBACK | {"orderId": order, "callbackUrl": url}, token=token)
+    callbacks = await service.grpc.call("ListWebhookEndpoints", {"orderId": order}, token=token)
+    return [made.body["id"], moved.body["id"], callbacks.body["data"][0]["id"]]
+
+
+async def was_delivered(service: Service, endpoint_id: str) -> bool:
+    """Its one delivery, at the first attempt."""
+    token = service.token(scope=USER)
+    listed = await until(
+        lambda: service.grpc.call("ListDeliveries", {"endpointId": endpoint_id}, token=token),
+        lambda answer: bool(answer.body["data"] and answer.body["data"][0]["attempts"]),
+    )
+    return bool(listed.body["data"][0]["attempts"][0]["delivered"])
+
+
 async def test_in_production_nothing_is_sent_without_tls() -> None:
     receivers = telling.receivers(
         Settings(
@@ -60,10 +121,10 @@ async def test_in_production_nothing_is_sent_without_tls() -> None:
             webhook_networks_allowed="127.0.0.0/8",
         )
     )
-    await receivers.vet("https://127.0.0.1/")
+    await receivers.vet("https://127.0.0.1/", by_service=True)
     for url in ("http://127.0.0.1/", "http://127.0.0.1:443/"):
         with pytest.raises(UrlRefused):
-            await receivers.vet(url)
+            await receivers.vet(url, by_service=True)
     await receivers.close()
 
 

@@ -69,10 +69,10 @@ class Service:
 
 
 def settings_of(data: Path, database_url: str, **settings: Any) -> Settings:
-    local = {"webhook_networks_allowed": "127.0.0.0/8", "webhook_ports": "any"}
+    inside = {"webhook_networks_allowed": "127.0.0.0/8", "webhook_networks_allowed_to": "everybody"}
     trusted = {"issuer": DEVELOPMENT_ISSUER, "jwks": str(Issuer(data / "issuer").jwks_path)}
     own = {"env": Environment.DEVELOPMENT, "listen": "127.0.0.1:0", "database_url": database_url}
-    return Settings(**(own | local | trusted | WITHOUT_LIMITS | settings))
+    return Settings(**(own | inside | {"webhook_ports": "any"} | trusted | WITHOUT_LIMITS | settings))
 
 
 @asynccontextmanager

@@ -66,7 +66,8 @@ async def dispatching(
     database: Database, *, sends_max: int = 64, stops: bool = True, shut_out: Container[str] = ()
 ) -> AsyncIterator[Dispatcher]:
     """With `stops` False it ends as a process does that is killed."""
-    receivers = ReceiversOnDemand(Rules(allows_http=True, ports=None, networks=(ip_network("127.0.0.0/8"),)))
+    rules = Rules(allows_http=True, ports=None, networks=(ip_network("127.0.0.0/8"),))
+    receivers = ReceiversOnDemand(rules, of_services=rules)
     dispatcher = dispatcher_of(database, receivers, sends_max, shut_out)
     loops = (dispatcher.fan_out, dispatcher.deliver)
     tasks = [asyncio.create_task(loop.run()) for loop in loops]

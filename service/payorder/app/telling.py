@@ -1,7 +1,7 @@
 """What tells others of orders and payments: webhooks, callbacks, watched orders, receipts."""
 
 from collections.abc import Container
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from payorder.adapters.database.endpoint_store import DatabaseEndpoints
 from payorder.adapters.database.listening import EventListener
@@ -56,13 +56,13 @@ class Telling:
 
 
 def receivers(settings: Settings) -> Receivers:
-    return ReceiversOnDemand(
-        Rules(
-            allows_http=settings.env is Environment.DEVELOPMENT,
-            ports=settings.webhook_port_numbers,
-            networks=settings.webhook_networks,
-        )
+    of_services = Rules(
+        allows_http=settings.env is Environment.DEVELOPMENT,
+        ports=settings.webhook_port_numbers,
+        networks=settings.webhook_networks,
     )
+    is_for_all = settings.webhook_networks_allowed_to == "everybody"
+    return ReceiversOnDemand(of_services if is_for_all else replace(of_services, networks=()), of_services=of_services)
 
 
 def dispatcher(ground: Ground, to: Receivers, signer: Ed25519Signer, shut_out: Container[str]) -> Dispatcher:

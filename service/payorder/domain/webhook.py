@@ -71,7 +71,8 @@ class Endpoint:
     """`owner` is whose orders it hears of, None for everybody's; no `event_types` means all.
 
     `order_id` is set for a callback: it hears of that order, once, and is signed with the service's own key.
-    `failing_since`: every attempt since then has failed.
+    `failing_since`: every attempt since then has failed. `url_by_service`: who gave the URL could act for any owner, so
+    that it may lead to where payers have no business.
     """
 
     id: str
@@ -87,6 +88,7 @@ class Endpoint:
     order_id: str | None = None
     previous_secret_until: datetime | None = None
     failing_since: datetime | None = None
+    url_by_service: bool = False
 
     def refuse_unless_theirs(self, origin: Origin) -> None:
         """What is sent of others' orders, and where, is for those alone who may act for any owner. Raises ScopeMissing.
@@ -96,7 +98,7 @@ class Endpoint:
         if self.owner != origin.actor and not origin.acts_for_any_owner:
             raise ScopeMissing(ACT_FOR_ANY_OWNER)
 
-    def changed(self, change: EndpointChange, at: datetime) -> "Endpoint":
+    def changed(self, change: EndpointChange, at: datetime, origin: Origin) -> "Endpoint":
         """Who disables it is its owner, unless it is disabled for another reason already.
 
         Raises WebhookDisabled where it may not be enabled.
@@ -108,6 +110,7 @@ class Endpoint:
         return replace(
             self,
             url=url,
+            url_by_service=self.url_by_service if change.url is None else origin.acts_for_any_owner,
             description=self.description if change.description is None else change.description or None,
             event_types=self.event_types if change.event_types is None else change.event_types,
             state=state,
@@ -164,6 +167,7 @@ class Dispatch:
 
     A callback has none: it is signed with the service's own key. `is_failing`: so far its endpoint has not wanted it.
     `caller` has created the endpoint; `lane` is where it has waited; `claim` tells who has it now from who had it.
+    `url_by_service` is the endpoint's.
     """
 
     delivery_id: str
@@ -177,6 +181,7 @@ class Dispatch:
     body: bytes
     sealed_secrets: tuple[bytes, ...]
     is_failing: bool = False
+    url_by_service: bool = False
 
     @property
     def is_callback(self) -> bool:

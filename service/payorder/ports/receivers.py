@@ -18,11 +18,13 @@ class Answer:
 
 
 class Receivers(Protocol):
-    async def vet(self, url: str) -> None:
+    """`by_service`: who has given the URL may act for any owner. For these alone networks inside may be open."""
+
+    async def vet(self, url: str, *, by_service: bool) -> None:
         """Whether something could be sent there now. Raises UrlRefused."""
         ...
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes, *, by_service: bool) -> Answer:
         """POST `body` to an address that is vetted in the same breath. Never raises for what the receiver does; an
         address that is refused by now is an answer without a status."""
         ...

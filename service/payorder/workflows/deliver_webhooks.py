@@ -155,7 +155,8 @@ class DeliverWebhooks:
     async def _answer(self, dispatch: Dispatch) -> Answer:
         """That of the receiver. What goes wrong on our side is reported, and is no answer to them either."""
         try:
-            return await self._receivers.send(dispatch.url, self._sign(dispatch), dispatch.body)
+            headers, by_service = self._sign(dispatch), dispatch.url_by_service
+            return await self._receivers.send(dispatch.url, headers, dispatch.body, by_service=by_service)
         except Exception as fault:  # noqa: BLE001 - one delivery that cannot be sent ends nothing but itself
             self._on_fault(fault)
             return Answer(None)

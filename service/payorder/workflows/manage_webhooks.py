@@ -60,7 +60,7 @@ class ManageWebhooks:
 
     async def create(self, command: CreateEndpointCommand) -> tuple[Endpoint, Secret]:
         """Raises InvalidFields for a URL that is refused, WebhookLimitReached."""
-        await refuse_unless_vetted(self._receivers, "url", command.url)
+        await refuse_unless_vetted(self._receivers, "url", command.url, command.origin)
         secret, now = self._new_secret(), self._clock.now()
         endpoint = Endpoint(
             id=self._new_id(),
@@ -72,6 +72,7 @@ class ManageWebhooks:
             state=EndpointState.ENABLED,
             created_at=now,
             updated_at=now,
+            url_by_service=command.origin.acts_for_any_owner,
         )
         call = done("CreateWebhookEndpoint", command.origin, endpoint.id, userId=command.owner)
         await self._endpoints.add(endpoint, self._secrets.seal(secret), call, at_most=self._endpoints_max)
@@ -80,7 +81,7 @@ class ManageWebhooks:
     async def update(self, endpoint_id: str, change: EndpointChange, origin: Origin) -> Endpoint:
         """Raises InvalidFields for a URL that is refused, WebhookDisabled."""
         if change.url is not None:
-            await refuse_unless_vetted(self._receivers, "url", change.url)
+            await refuse_unless_vetted(self._receivers, "url", change.url, origin)
         changed = [name for name in EndpointChange.__slots__ if getattr(change, name) is not None]
         call = done("UpdateWebhookEndpoint", origin, endpoint_id, changed=changed, state=change.state)
         return await self._endpoints.update(endpoint_id, change, self._clock.now(), call)
@@ -118,10 +119,10 @@ class ManageWebhooks:
         return await self._endpoints.replay_since(wanted, call)
 
 
-async def refuse_unless_vetted(receivers: Receivers, field: str, url: str) -> None:
+async def refuse_unless_vetted(receivers: Receivers, field: str, url: str, origin: Origin) -> None:
     """Raises InvalidFields, which does not tell why: who could ask would learn what there is inside."""
     try:
-        await receivers.vet(url)
+        await receivers.vet(url, by_service=origin.acts_for_any_owner)
     except UrlRefused:
         raise InvalidFields([FieldFault(field, "url_refused", "is not a URL that may be sent to")]) from None
 

@@ -67,7 +67,7 @@ class RequestCallback:
         # First, because what was answered is answered again, also when by now nothing may be sent to that URL.
         if command.key and (replay := await self._endpoints.find_callback_reply(caller, command.key, now)):
             return replay
-        await refuse_unless_vetted(self._receivers, "callbackUrl", command.url)
+        await refuse_unless_vetted(self._receivers, "callbackUrl", command.url, command.origin)
         endpoint = self._endpoint(command)
         callback = NewCallback(
             endpoint=endpoint,
@@ -99,6 +99,7 @@ class RequestCallback:
             created_at=now,
             updated_at=now,
             order_id=command.order_id,
+            url_by_service=command.origin.acts_for_any_owner,
         )
 
     def _if_ended(self, endpoint: Endpoint, order: Order) -> NewDelivery | None:

@@ -284,6 +284,7 @@ def _environment(plan: Plan) -> dict[str, str]:
         "JWKS": str(Issuer(plan.folder / "issuer").jwks_path),
         "PROCESSOR": "sandbox",
         "WEBHOOK_NETWORKS_ALLOWED": "127.0.0.0/8",
+        "WEBHOOK_NETWORKS_ALLOWED_TO": "everybody",
         "WEBHOOK_PORTS": "any",
         "WEBHOOK_POLL_SECONDS": "0.2",
         "DRAIN_SECONDS": "1",

@@ -122,6 +122,7 @@ _ENDPOINTS = select(
     webhook_endpoints.c.id,
     webhook_endpoints.c.created_by,
     webhook_endpoints.c.url,
+    webhook_endpoints.c.url_by_service,
     webhook_endpoints.c.disabled_because,
     webhook_endpoints.c.failing_since,
     webhook_endpoints.c.secret,
@@ -340,6 +341,7 @@ def _to_dispatch(row: Any, endpoint: Any) -> Dispatch:
         body=row.body,
         sealed_secrets=(endpoint.secret, *_previous_secrets(endpoint)) if endpoint.secret else (),
         is_failing=endpoint.failing_since is not None,
+        url_by_service=endpoint.url_by_service,
     )
 
 

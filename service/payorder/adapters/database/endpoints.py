@@ -51,6 +51,7 @@ _CHANGE = (
     .where(webhook_endpoints.c.id == bindparam("endpoint_id"))
     .values(
         url=bindparam("new_url"),
+        url_by_service=bindparam("new_url_by_service"),
         description=bindparam("new_description"),
         event_types=bindparam("new_event_types"),
         state=bindparam("new_state"),
@@ -161,7 +162,7 @@ async def change(
     endpoint = await get_locked(connection, endpoint_id, call.origin.actor)
     if not wanted.only_disables:
         endpoint.refuse_unless_theirs(call.origin)
-    changed = endpoint.changed(wanted, at)
+    changed = endpoint.changed(wanted, at, call.origin)
     await write(connection, changed)
     return changed
 
@@ -172,6 +173,7 @@ async def write(connection: AsyncConnection, changed: Endpoint) -> None:
     values = {
         "endpoint_id": changed.id,
         "new_url": changed.url,
+        "new_url_by_service": changed.url_by_service,
         "new_description": changed.description,
         "new_event_types": _to_json(changed.event_types),
         "new_state": changed.state,
@@ -236,6 +238,7 @@ def _from_endpoint(endpoint: Endpoint) -> dict[str, Any]:
         "owner_sub": endpoint.owner,
         "order_id": endpoint.order_id,
         "url": endpoint.url,
+        "url_by_service": endpoint.url_by_service,
         "description": endpoint.description,
         "event_types": _to_json(endpoint.event_types),
         "state": endpoint.state,
@@ -268,6 +271,7 @@ def to_endpoint(row: Any) -> Endpoint:
         order_id=row.order_id,
         previous_secret_until=None if until is None else to_time(until),
         failing_since=None if since is None else to_time(since),
+        url_by_service=row.url_by_service,
     )
 
 

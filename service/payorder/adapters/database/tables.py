@@ -19,6 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -266,6 +267,8 @@ webhook_endpoints = Table(
     # Of a callback: the order's newest event when it was asked for. It hears of later ones.
     Column("after_seq", BigInteger),
     Column("url", Text, nullable=False),
+    # Whether it was given by who may act for any owner: networks inside may be open to these alone.
+    Column("url_by_service", Boolean, nullable=False, server_default=false()),
     Column("description", Text),
     # A JSON list of public event types; an empty one means all.
     Column("event_types", Text, nullable=False),

@@ -42,7 +42,7 @@ def tls_context() -> ssl.SSLContext:
 
 
 class HttpReceivers:
-    """Implements payorder.ports.receivers.Receivers. It is made in the loop that it is used in."""
+    """What payorder.ports.receivers.Receivers says, by one set of rules. It is made in the loop that it is used in."""
 
     def __init__(self, rules: Rules, limits: Limits, *, tls: ssl.SSLContext, names: Names | None = None) -> None:
         """`names` are those of the machine, unless they are given."""

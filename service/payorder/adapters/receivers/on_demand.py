@@ -14,30 +14,34 @@ if TYPE_CHECKING:
 
 
 class ReceiversOnDemand:
-    """Implements payorder.ports.receivers.Receivers."""
+    """Implements payorder.ports.receivers.Receivers.
 
-    def __init__(self, rules: Rules) -> None:
-        self._rules = rules
-        self._client: HttpReceivers | None = None
+    Each kind of URL has a client of its own: a connection is used again without asking where it leads, so one that was
+    made to the inside must not be found by a URL that may not go there.
+    """
+
+    def __init__(self, rules: Rules, *, of_services: Rules) -> None:
+        self._rules = {False: rules, True: of_services}
+        self._clients: dict[bool, HttpReceivers] = {}
         self._opening = asyncio.Lock()
 
-    async def vet(self, url: str) -> None:
-        await (await self._opened()).vet(url)
+    async def vet(self, url: str, *, by_service: bool) -> None:
+        await (await self._opened(by_service=by_service)).vet(url)
 
-    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        return await (await self._opened()).send(url, headers, body)
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes, *, by_service: bool) -> Answer:
+        return await (await self._opened(by_service=by_service)).send(url, headers, body)
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
+        for client in self._clients.values():
+            await client.close()
 
-    async def _opened(self) -> "HttpReceivers":
+    async def _opened(self, *, by_service: bool) -> "HttpReceivers":
         async with self._opening:
-            if self._client is None:
+            if not self._clients:
                 # Calls go on meanwhile.
                 kind, tls = await asyncio.to_thread(_import)
-                self._client = kind(self._rules, LIMITS, tls=tls)
-            return self._client
+                self._clients = {each: kind(rules, LIMITS, tls=tls) for each, rules in self._rules.items()}
+            return self._clients[by_service]
 
 
 def _import() -> "tuple[type[HttpReceivers], SSLContext]":

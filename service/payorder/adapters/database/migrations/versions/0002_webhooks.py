@@ -24,6 +24,7 @@ def _create_endpoints() -> None:  # long: one table
         sa.Column("order_id", sa.Text(), nullable=True),
         sa.Column("after_seq", sa.BigInteger(), nullable=True),
         sa.Column("url", sa.Text(), nullable=False),
+        sa.Column("url_by_service", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("description", sa.Text(), nullable=True),
         sa.Column("event_types", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
