@@ -142,7 +142,7 @@ def service_environment(wanted: Up, database_url: str, issuer: Issuer) -> dict[s
         "PUBLIC_URL": f"http://{wanted.address}",
         "SELLER": "Rex & Friends (demo) | 123 Fake Street | London N12 9XX | shop@example.com",
         # Whoever develops a receiver runs it on this machine.
-        "WEBHOOK_NETWORKS_ALLOWED": "127.0.0.0/8",
+        "WEBHOOK_NETWORKS_ALLOWED": "127.0.0.0/8 ::1/128",
         "WEBHOOK_NETWORKS_ALLOWED_TO": "everybody",
         "WEBHOOK_PORTS": "any",
     }
