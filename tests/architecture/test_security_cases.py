@@ -80,6 +80,7 @@ CASES: Mapping[str, tuple[str, ...]] = {
     # Authorisation
     "B1 somebody else's order": (
         "edge/test_errors.py::test_an_unknown_order_and_a_foreign_one_get_the_same_bytes",
+        "contract/test_replays.py::test_an_owners_replay_shows_nothing_of_what_others_do",
         _SCOPES,
     ),
     "B2 a claim that looks like power": (f"{_TOKENS}::test_a_claim_that_looks_like_power_gives_none",),

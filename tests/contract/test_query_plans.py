@@ -116,9 +116,9 @@ MANY: Mapping[str, str | tuple[str, ...]] = {
     "endpoint_deliveries._END": "webhook_deliveries endpoint_id= id<",
     "endpoint_deliveries._ATTEMPTS": ("webhook_attempts delivery_id=", "webhook_attempts delivery_id= number>"),
     # So many entries are looked at in a call.
-    "replays._EVENTS": "audit_log id>",
+    "replays._FOUND": "audit_log id>",
+    "replays._OWN_FOUND": ("orders owner_sub= id>", "audit_log chain="),
     "replays._LOCK": "webhook_deliveries endpoint_id=",  # only on SQLite, which is not asked
-    "replays._END": "audit_log id>",
     "payments._FIRST_PAGE": "payments order_id=",
     "payments._NEXT_PAGE": "payments order_id= id<",
     "payments._DUE": "payments processor= next_poll_at<",
@@ -134,14 +134,15 @@ SORTED = {
     "everybodys_endpoints._FITTING_OF_CREATOR",
     "statistics._ADDED",
     "endpoint_deliveries._FITTING",
-    "replays._EVENTS",
+    "replays._FOUND",
+    "replays._OWN_FOUND",
     # As many as are locked in one order.
     "deliveries._FINISH",
     "deliveries._LOCK",
     "replays._LOCK",
 }
 # The schema's version; what SQLite calls a subquery without a table, and those; a list that is handed in.
-ONE_ROW = {"alembic_version", "CONSTANT", "looked_at", "newest", "moment", "first", "lanes", "json_each"}
+ONE_ROW = {"alembic_version", "CONSTANT", "looked_at", "own", "newest", "moment", "first", "lanes", "json_each"}
 ALIASES = {"endpoint": "webhook_endpoints"}
 # PostgreSQL's own tables, of which it is asked once, at the start.
 CATALOG = "pg_"
