@@ -119,6 +119,7 @@ async def test_in_production_nothing_is_sent_without_tls() -> None:
             fingerprint_key=SecretStr("f" * 32),
             webhook_secret_keys=SecretStr(OLD),
             webhook_networks_allowed="127.0.0.0/8",
+            public_url="https://shop.example",
         )
     )
     await receivers.vet("https://127.0.0.1/", by_service=True)
