@@ -76,8 +76,8 @@ def _sent_section(sent: dict[str, Relayed], sizes: Sizes) -> Section:
         title="Events to receivers",
         about=f"PostgreSQL, {DISPATCHERS} dispatcher processes, one endpoint: an Envoy that answers 200 to what "
         f"is signed. {sizes.relays} runs of each in turn, medians. The floor is as many processes that claim, sign, "
-        "POST and write down the same rows by the same libraries, and know nothing else. Every event was delivered once, "
-        "counted in the tables and by Envoy.",
+        "POST and write down the same rows by the same libraries, and know nothing else. Every event was delivered "
+        "once, counted in the tables and by Envoy.",
         columns=("", "events", "events/s", "dispatchers CPU us", "PostgreSQL CPU us", "receiver CPU us"),
         rows=[relayed.row(name) for name, relayed in sent.items()],
         goals=[Goal("events claimed and sent", claimed.per_second, "at least", _GOAL_PER_SECOND, "/s", remark)],

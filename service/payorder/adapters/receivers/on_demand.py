@@ -36,12 +36,16 @@ class ReceiversOnDemand:
             await client.close()
 
     async def _opened(self, *, by_service: bool) -> "HttpReceivers":
+        if not self._clients:
+            await self._open()
+        return self._clients[by_service]
+
+    async def _open(self) -> None:
         async with self._opening:
             if not self._clients:
                 # Calls go on meanwhile.
                 kind, tls = await asyncio.to_thread(_import)
                 self._clients = {each: kind(rules, LIMITS, tls=tls) for each, rules in self._rules.items()}
-            return self._clients[by_service]
 
 
 def _import() -> "tuple[type[HttpReceivers], SSLContext]":
