@@ -7,7 +7,7 @@ attempted again, or was claimed by somebody who died, comes back into its lane w
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import bindparam, literal_column, select, text, update
@@ -241,8 +241,9 @@ async def claim(connection: AsyncConnection, rooms: Rooms) -> list[Dispatch]:
     endpoint_ids = sorted({row.endpoint_id for row in claimed})
     rows = await connection.execute(_ENDPOINTS, {"endpoint_ids": endpoint_ids})
     # What was deleted or stopped in this very moment is not sent: its lease brings it back to where it belongs.
-    endpoints = {row.id: row for row in rows if row.disabled_because != DisabledBecause.ADMINISTRATOR}
-    return [_to_dispatch(row, endpoints[row.endpoint_id]) for row in claimed if row.endpoint_id in endpoints]
+    served = [row for row in rows if row.disabled_because != DisabledBecause.ADMINISTRATOR]
+    endpoints = {row.id: (row, _sealed_secrets(row)) for row in served}
+    return [_to_dispatch(row, *endpoints[row.endpoint_id]) for row in claimed if row.endpoint_id in endpoints]
 
 
 async def finish(connection: AsyncConnection, ended: Sequence[Ended], bodies: EventBodies) -> list[DisabledEndpoint]:
@@ -328,7 +329,7 @@ async def _judge_endpoints(connection: AsyncConnection, ended: Sequence[Ended]) 
     return disabled
 
 
-def _to_dispatch(row: Any, endpoint: Any) -> Dispatch:
+def _to_dispatch(row: Any, endpoint: Any, sealed_secrets: tuple[bytes, ...]) -> Dispatch:
     return Dispatch(
         delivery_id=row.id,
         endpoint_id=row.endpoint_id,
@@ -339,15 +340,18 @@ def _to_dispatch(row: Any, endpoint: Any) -> Dispatch:
         url=endpoint.url,
         event_id=row.event_id,
         body=row.body,
-        sealed_secrets=(endpoint.secret, *_previous_secrets(endpoint)) if endpoint.secret else (),
+        sealed_secrets=sealed_secrets,
         is_failing=endpoint.failing_since is not None,
         url_by_service=endpoint.url_by_service,
     )
 
 
-def _previous_secrets(endpoint: Any) -> Iterator[bytes]:
+def _sealed_secrets(endpoint: Any) -> tuple[bytes, ...]:
     """The newest first: X-Webhook-Signature has room for one alone, and that is the endpoint's own."""
-    return (overlap.sealed for overlap in reversed(overlaps.read(endpoint.previous_secrets, endpoint.now)))
+    if not endpoint.secret:
+        return ()
+    previous = overlaps.read(endpoint.previous_secrets, endpoint.now)
+    return (endpoint.secret, *(overlap.sealed for overlap in reversed(previous)))
 
 
 def _retry_milliseconds(ended: Ended) -> int | None:
