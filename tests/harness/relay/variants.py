@@ -52,8 +52,8 @@ def _unsigned() -> None:
 def _rendered_again() -> None:
     to_dispatch = deliveries._to_dispatch
 
-    def _to_dispatch(row: Any, endpoint: Any) -> Dispatch:
-        dispatch = to_dispatch(row, endpoint)
+    def _to_dispatch(row: Any, *of_endpoint: Any) -> Dispatch:
+        dispatch = to_dispatch(row, *of_endpoint)
         return replace(dispatch, body=dispatch.body + b" " * dispatch.claim)
 
     deliveries._to_dispatch = _to_dispatch
