@@ -128,8 +128,7 @@ async def _relayed(
         await write(connection)
         before = {name: meter.cpu_seconds() for name, meter in meters.items()}
     began = time.perf_counter()
-    await events.until_count(connection, _FANNED_OUT, 1, timeout_seconds=_TIMEOUT_SECONDS)
-    await events.until_count(connection, _ENDED, 1, timeout_seconds=_TIMEOUT_SECONDS)
+    await _until_sent(connection)
     seconds = time.perf_counter() - began
     used = {name: (meter.cpu_seconds() - before[name]) / count * 1e6 for name, meter in meters.items()}
     await _refuse_skipped(connection, got, count)
@@ -163,6 +162,7 @@ async def _prepared(stage: Stage, database: str) -> tuple[str, Any, EnvoyReceive
 
 
 _BEFORE, _NOBODY, _SOMEBODY = "without fan-out and deliveries", "nobody listens", "an endpoint hears of it"
+_ELSEWHERE = "an endpoint hears of it, from another process"
 
 
 async def _paid(stage: Stage, sizes: Sizes) -> dict[str, Figures]:
@@ -171,17 +171,32 @@ async def _paid(stage: Stage, sizes: Sizes) -> dict[str, Figures]:
         _BEFORE: await stage.payorder(_BEFORE, await stage.postgres_url("pay_before"), module="bench.without_events"),
         _NOBODY: await stage.payorder(_NOBODY, await stage.postgres_url("pay_nobody"), **LOCAL),
         _SOMEBODY: await stage.payorder(_SOMEBODY, await stage.postgres_url("pay_somebody"), **LOCAL),
+        _ELSEWHERE: await _paid_elsewhere(stage, await stage.postgres_url("pay_elsewhere")),
     }
-    connection = await asyncpg.connect(targets[_SOMEBODY].database_url)
-    await events.add_endpoint(connection, got.url)
+    connections = {name: await asyncpg.connect(targets[name].database_url) for name in (_SOMEBODY, _ELSEWHERE)}
+    for connection in connections.values():
+        await events.add_endpoint(connection, got.url)
     runs: dict[str, list[Figures]] = {name: [] for name in targets}
     for _ in range(sizes.repeats):
         for name, target in targets.items():
             runs[name].append(await _pay_at_half(stage, target, sizes))
-            await events.until_count(connection, _ENDED, 1, timeout_seconds=_TIMEOUT_SECONDS)
+            if name in connections:
+                await _until_sent(connections[name])
             print(f"  {name}: {runs[name][-1].cpu_ms}", flush=True)
-    await connection.close()
+    for connection in connections.values():
+        await connection.close()
     return {name: middle(each) for name, each in runs.items()}
+
+
+async def _paid_elsewhere(stage: Stage, url: str) -> Target:
+    """One process answers calls, and another one sends, whose processor time is not counted."""
+    await stage.payorder("sends for another", url, **LOCAL)
+    return await stage.payorder(_ELSEWHERE, url, WEBHOOKS_SENT_HERE="false")
+
+
+async def _until_sent(connection: Any) -> None:
+    await events.until_count(connection, _FANNED_OUT, 1, timeout_seconds=_TIMEOUT_SECONDS)
+    await events.until_count(connection, _ENDED, 1, timeout_seconds=_TIMEOUT_SECONDS)
 
 
 async def _pay_at_half(stage: Stage, target: Target, sizes: Sizes) -> Figures:
@@ -195,12 +210,14 @@ async def _pay_at_half(stage: Stage, target: Target, sizes: Sizes) -> Figures:
 
 
 def _paid_section(paid: dict[str, Figures], sizes: Sizes) -> Section:
-    ratio = paid[_NOBODY].cpu_ms["server"] / paid[_BEFORE].cpu_ms["server"]
+    before = paid[_BEFORE].cpu_ms["server"]
+    nobody, elsewhere = (paid[name].cpu_ms["server"] / before for name in (_NOBODY, _ELSEWHERE))
     return Section(
         name="relay_paid",
         title="PayOrder while events go out",
         about=f"{sizes.paid_per_second} payments a second, each with two events. CPU for each payment; with an "
-        "endpoint it has everything that becomes of its events in it.",
+        "endpoint it has everything that becomes of its events in it, unless another process sends them: then it is "
+        "that of the process that answers. Events are written in all of them, the first too.",
         columns=("PayOrder", "p50 ms", "p99 ms", "server CPU ms", "PostgreSQL CPU ms"),
         rows=[
             [
@@ -212,6 +229,9 @@ def _paid_section(paid: dict[str, Figures], sizes: Sizes) -> Section:
             ]
             for name, each in paid.items()
         ],
-        goals=[Goal("server CPU of PayOrder with events that nobody hears of", ratio, "at most", 1.1, "x")],
+        goals=[
+            Goal("server CPU of PayOrder with events that nobody hears of", nobody, "at most", 1.1, "x"),
+            Goal("server CPU of PayOrder with events that another process sends", elsewhere, "at most", 1.1, "x"),
+        ],
         data={name: asdict(each) for name, each in paid.items()},
     )

@@ -111,6 +111,7 @@ class Settings(BaseSettings):
     webhook_networks_allowed: Annotated[str, Field(description="of receivers inside: CIDRs with spaces between")] = ""
     webhook_networks_allowed_to: Literal["services", "everybody"] = "services"
     webhook_ports: Annotated[str, Field(pattern=r"^(any|[0-9]{1,5}( [0-9]{1,5})*)$")] = "443"
+    webhooks_sent_here: bool = True
     webhook_poll_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0
     webhook_sends_max: Annotated[int, Field(ge=8, le=10_000)] = 512
     webhook_endpoints_max: Annotated[int, Field(ge=0)] = 20

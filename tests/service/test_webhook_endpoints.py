@@ -75,6 +75,18 @@ async def ask_to_send(service: Service, url: str, scope: str) -> list[str]:
     return [(await service.grpc.call(rpc, request, token=token)).code for rpc, request in requests.items()]
 
 
+async def test_what_happens_where_nothing_is_sent_is_sent_by_another_replica(serve: Serve) -> None:
+    async with receiving() as receiver, serve(webhooks_sent_here=False) as answers:
+        endpoint = (await create(answers, url=receiver.url, eventTypes=["payment.succeeded"])).body["id"]
+        paying = {"orderId": await answers.new_order(), "payment": payment()}
+        assert "OK" == (await answers.grpc.call("PayOrder", paying, token=answers.token())).code
+        # Longer than a poll.
+        await asyncio.sleep(1.5)
+        assert [] == receiver.received
+        async with serve():
+            assert await was_delivered(answers, endpoint)
+
+
 async def test_what_is_sent_inside_is_sent_to_urls_of_services_alone(serve: Serve) -> None:
     """Also when it was open to everybody before, and whoever the endpoint belongs to."""
     async with receiving() as receiver:

@@ -116,7 +116,8 @@ def _assemble(ground: Ground, was_ready: asyncio.Event, *, shares_port: bool) ->
         was_ready=was_ready,
     )
     loops: Sequence[Loop] = [
-        *(reconcile, out.fan_out, out.deliver, out.forget, told.watch_order),
+        *(reconcile, told.watch_order),
+        *((out.fan_out, out.deliver, out.forget) if settings.webhooks_sent_here else ()),
         *telling.listening(ground, watched),
         *_keeping(ground, store),
     ]
