@@ -1,7 +1,7 @@
 """`python -m bench.relay_floor URL RECEIVER`: deliveries claimed, signed, sent and written down in one straight line.
 
-The least that a relay of the same rows by the same libraries can do: one endpoint and one secret, which are known
-beforehand, no lanes, no limits, no retries, nothing heard of an answer but its status.
+A plain relay of the same rows by the same libraries: one endpoint and one secret, which are known beforehand, no lanes,
+no limits, no retries, nothing heard of an answer but its status.
 """
 
 import asyncio

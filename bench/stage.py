@@ -84,14 +84,12 @@ class Stage:
         assert self._postgres_meter is not None
         return self._postgres_meter
 
-    async def payorder(
-        self, name: str, database_url: str, *, workers: int = 1, module: str = "payorder", **settings: str
-    ) -> Target:
-        """This service, or a variant of it in another `module`; `settings` are further PAYORDER_*."""
+    async def payorder(self, name: str, database_url: str, *, workers: int = 1, **settings: str) -> Target:
+        """This service, `settings` are further PAYORDER_*."""
         address = free_address()
         environment = self.service_environment(database_url, address, settings)
         options = ["--workers", str(workers)] if workers > 1 else []
-        command = [sys.executable, "-m", module, "serve", *options]
+        command = [sys.executable, "-m", "payorder", "serve", *options]
         meter = await self._start(name, command, environment, lambda: _is_serving(address))
         return Target(name, address, database_url, self._meters(meter, database_url))
 

@@ -53,8 +53,8 @@ _FLOOR, _CLAIMED, _WHOLE = (
 
 async def _sent(stage: Stage, sizes: Sizes) -> dict[str, Relayed]:
     kinds = {
-        _FLOOR: partial(_claimed_and_sent, dispatchers=_floors),
-        _CLAIMED: partial(_claimed_and_sent, dispatchers=_dispatchers),
+        _FLOOR: partial(_claimed_and_sent, start=_floors),
+        _CLAIMED: partial(_claimed_and_sent, start=_dispatchers),
         _WHOLE: _fanned_out_and_sent,
     }
     runs: dict[str, list[Relayed]] = {name: [] for name in kinds}
@@ -85,7 +85,7 @@ def _sent_section(sent: dict[str, Relayed], sizes: Sizes) -> Section:
     )
 
 
-Dispatchers = Callable[[Stage, str, EnvoyReceiver], Awaitable[dict[str, Meter]]]
+Starter = Callable[[Stage, str, EnvoyReceiver], Awaitable[dict[str, Meter]]]
 
 
 async def _dispatchers(stage: Stage, url: str, _got: EnvoyReceiver) -> dict[str, Meter]:
@@ -97,13 +97,13 @@ async def _floors(stage: Stage, url: str, got: EnvoyReceiver) -> dict[str, Meter
     return {name: await stage.relay_floor(name, url, got.url) for name in names}
 
 
-async def _claimed_and_sent(stage: Stage, database: str, count: int, *, dispatchers: Dispatchers) -> Relayed:
+async def _claimed_and_sent(stage: Stage, database: str, count: int, *, start: Starter) -> Relayed:
     """What is there when the endpoint is enabled: only the way out is measured."""
     url, connection, got = await _prepared(stage, database)
     await events.add_orders(connection, count // events.EVENTS_OF_ORDER)
     await fan_out_here(url)
     await connection.execute("UPDATE webhook_endpoints SET state = 'disabled', disabled_because = 'owner'")
-    meters = await dispatchers(stage, url, got)
+    meters = await start(stage, url, got)
     await connection.execute("VACUUM ANALYZE")
     return await _relayed(connection, got, meters, stage, count, events.enable)
 
@@ -168,7 +168,7 @@ _ELSEWHERE = "an endpoint hears of it, from another process"
 async def _paid(stage: Stage, sizes: Sizes) -> dict[str, Figures]:
     got = await receiver(stage)
     targets = {
-        _BEFORE: await stage.payorder(_BEFORE, await stage.postgres_url("pay_before"), module="bench.without_events"),
+        _BEFORE: await stage.payorder(_BEFORE, await stage.postgres_url("pay_before"), WEBHOOK_SENDS_HERE="false"),
         _NOBODY: await stage.payorder(_NOBODY, await stage.postgres_url("pay_nobody"), **LOCAL),
         _SOMEBODY: await stage.payorder(_SOMEBODY, await stage.postgres_url("pay_somebody"), **LOCAL),
         _ELSEWHERE: await _paid_elsewhere(stage, await stage.postgres_url("pay_elsewhere")),
@@ -191,7 +191,7 @@ async def _paid(stage: Stage, sizes: Sizes) -> dict[str, Figures]:
 async def _paid_elsewhere(stage: Stage, url: str) -> Target:
     """One process answers calls, and another one sends, whose processor time is not counted."""
     await stage.payorder("sends for another", url, **LOCAL)
-    return await stage.payorder(_ELSEWHERE, url, WEBHOOKS_SENT_HERE="false")
+    return await stage.payorder(_ELSEWHERE, url, WEBHOOK_SENDS_HERE="false")
 
 
 async def _until_sent(connection: Any) -> None:

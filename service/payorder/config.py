@@ -59,7 +59,7 @@ def _to_lines(value: str | None) -> str | None:
     if len(lines) > SELLER_LINES_MAX or not all(map(_is_line_of_a_seller, lines)):
         raise ValueError(
             f"must be 1 to {SELLER_LINES_MAX} lines with | between them, each of 1 to {SELLER_LINE_LENGTH_MAX}"
-            " characters, without control characters"
+            " characters, without those of Unicode's category C"
         )
     return "\n".join(lines)
 
@@ -111,7 +111,7 @@ class Settings(BaseSettings):
     webhook_networks_allowed: Annotated[str, Field(description="of receivers inside: CIDRs with spaces between")] = ""
     webhook_networks_allowed_to: Literal["services", "everybody"] = "services"
     webhook_ports: Annotated[str, Field(pattern=r"^(any|[0-9]{1,5}( [0-9]{1,5})*)$")] = "443"
-    webhooks_sent_here: bool = True
+    webhook_sends_here: bool = True
     webhook_poll_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0
     webhook_sends_max: Annotated[int, Field(ge=8, le=10_000)] = 512
     webhook_endpoints_max: Annotated[int, Field(ge=0)] = 20

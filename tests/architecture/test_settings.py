@@ -242,7 +242,7 @@ def test_a_seller_has_a_few_lines_with_bars_between_them(told: str | None, expec
 
 def test_what_is_wrong_with_a_seller_is_told_in_words() -> None:
     told = serve(GOOD | {"SELLER": "\t|"}).stderr.strip()
-    rule = "must be 1 to 6 lines with | between them, each of 1 to 80 characters, without control characters"
+    rule = "must be 1 to 6 lines with | between them, each of 1 to 80 characters, without those of Unicode's category C"
     assert f"PAYORDER_SELLER: {rule}" == told.rpartition("\n")[2]
 
 

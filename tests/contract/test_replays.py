@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import insert
@@ -159,6 +160,19 @@ async def test_an_owners_replay_shows_nothing_of_what_others_do(database: Databa
     (stopped_at,) = [row for row in await rows_of(database, audit_log) if row.id == replayed.go_on_after]
     assert (REPLAYED_MAX, last) == (replayed.count, stopped_at.chain)
     assert Replayed(300, None) == await replays.go_on(replayed)
+
+
+async def test_who_makes_up_a_place_to_go_on_from_does_not_learn_what_others_have(
+    database: Database, store: DatabaseStore
+) -> None:
+    replays = await replays_of(database, store)
+    await replays.happen(await replays.order(), range(10))
+    # Later than alice's, so that going on from there would find nothing.
+    other = await replays.order("bob")
+    await replays.happen(other, [20])
+    (entry,) = [row.id for row in await rows_of(database, audit_log) if (row.chain, row.seq) == (other, 1)]
+    unknown = str(UUID(int=UUID(other).int + 1))
+    assert [Replayed(10, None)] * 3 == [await replays.go_on(Replayed(0, place)) for place in (unknown, other, entry)]
 
 
 async def test_what_happened_before_the_time_is_not_replayed(database: Database, store: DatabaseStore) -> None:

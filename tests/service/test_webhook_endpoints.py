@@ -76,7 +76,7 @@ async def ask_to_send(service: Service, url: str, scope: str) -> list[str]:
 
 
 async def test_what_happens_where_nothing_is_sent_is_sent_by_another_replica(serve: Serve) -> None:
-    async with receiving() as receiver, serve(webhooks_sent_here=False) as answers:
+    async with receiving() as receiver, serve(webhook_sends_here=False) as answers:
         endpoint = (await create(answers, url=receiver.url, eventTypes=["payment.succeeded"])).body["id"]
         paying = {"orderId": await answers.new_order(), "payment": payment()}
         assert "OK" == (await answers.grpc.call("PayOrder", paying, token=answers.token())).code

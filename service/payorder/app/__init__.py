@@ -117,7 +117,7 @@ def _assemble(ground: Ground, was_ready: asyncio.Event, *, shares_port: bool) ->
     )
     loops: Sequence[Loop] = [
         *(reconcile, told.watch_order),
-        *((out.fan_out, out.deliver, out.forget) if settings.webhooks_sent_here else ()),
+        *_sending(ground, out),
         *telling.listening(ground, watched),
         *_keeping(ground, store),
     ]
@@ -180,6 +180,13 @@ def _server_limits(settings: Settings, *, shares_port: bool) -> ServerLimits:
         calls_max=settings.calls_max,
         serves_reflection=settings.serves_reflection,
     )
+
+
+def _sending(ground: Ground, out: telling.Dispatcher) -> list[Loop]:
+    if ground.settings.webhook_sends_here:
+        return [out.fan_out, out.deliver, out.forget]
+    ground.log.event("webhooks left to others", reason="PAYORDER_WEBHOOK_SENDS_HERE is false")
+    return []
 
 
 def _keeping(ground: Ground, store: Store) -> list[Loop]:

@@ -1,4 +1,4 @@
-"""Send what is due to whoever wants to hear of it, on every replica: at least once, with retries over days.
+"""Send what is due to whoever wants to hear of it, on every replica that sends: at least once, with retries over days.
 
 Leases in the database keep two from sending the same delivery at once; when one dies, another sends it again, with the
 same id and the same bytes.

@@ -1,4 +1,4 @@
-"""Turn events into deliveries, on every replica: at once for what was changed here, and by looking for the rest."""
+"""Turn events into deliveries, on every replica that sends: at once for what was changed here, else by looking."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Remove old deliveries that are over, and secrets that sign no more: every replica does, a few rows at a time."""
+"""Remove old deliveries that are over, and secrets that sign no more, a few at a time, on every replica that sends."""
 
 import asyncio
 from collections.abc import Callable

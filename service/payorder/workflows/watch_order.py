@@ -129,7 +129,8 @@ class WatchOrder:
         ends_at = self._clock.uptime_seconds() + self._limits.life_seconds
         with self._watched.watching(order_id, after, origin.actor, self._limits) as watch:
             await self._store.get_order(order_id, origin.owner)
-            quiet_until = 0.0
+            yield None
+            quiet_until = self._clock.uptime_seconds() + self._limits.quiet_seconds
             while not self._stopping.is_set() and (now := self._clock.uptime_seconds()) < ends_at:
                 # Who is woken need not find anything, so it is not the waking that ends the quiet.
                 if now >= quiet_until:
@@ -155,10 +156,10 @@ class WatchOrder:
         """What there is, or none while the database is away: the poll wakes again."""
         try:
             events = await self._store.list_events(watch.order_id, after=watch.sequence, at_most=_EVENTS_READ_MAX)
-            if len(events) == _EVENTS_READ_MAX:
-                watch.woken.set()
             if events:
                 order = await self._store.get_order(watch.order_id, origin.owner)
+                if len(events) == _EVENTS_READ_MAX:
+                    watch.woken.set()
                 return [News(event, order) for event in events]
         except Busy:
             watch.woken_for = 0

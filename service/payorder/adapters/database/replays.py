@@ -56,10 +56,15 @@ _OWN_LOOKED_AT = (
     .limit(LOOKED_AT_MAX)
     .subquery("looked_at")
 )
-# Where the call before has stopped: at an entry, or at an order without any. What is neither is before all of them.
+# Where the call before has stopped: at an entry, or at an order without any. What is neither is before all of them, and
+# so is what is another owner's: whoever makes up a place does not learn what there is.
 _PLACE = union_all(
-    select(audit_log.c.chain, audit_log.c.seq).where(audit_log.c.id == bindparam("place")),
-    select(orders.c.id, literal_column("0")).where(orders.c.id == bindparam("place")),
+    select(audit_log.c.chain, audit_log.c.seq)
+    .join(orders, orders.c.id == audit_log.c.chain)
+    .where(audit_log.c.id == bindparam("place"), orders.c.owner_sub == bindparam("owner")),
+    select(orders.c.id, literal_column("0")).where(
+        orders.c.id == bindparam("place"), orders.c.owner_sub == bindparam("owner")
+    ),
 )
 
 
@@ -132,9 +137,10 @@ async def _find(connection: AsyncConnection, endpoint: Endpoint, wanted: ReplayR
     if endpoint.owner is None:
         values["after"] = max(wanted.after or "", since)
         return (await connection.execute(_FOUND, values)).all()
-    place = (await connection.execute(_PLACE, {"place": wanted.after or ""})).one_or_none()
-    values["after_order"], values["after_seq"] = place or ("", 0)
-    return (await connection.execute(_OWN_FOUND, values | {"owner": endpoint.owner})).all()
+    values["owner"] = endpoint.owner
+    place = await connection.execute(_PLACE, {"place": wanted.after or "", "owner": endpoint.owner})
+    values["after_order"], values["after_seq"] = place.one_or_none() or ("", 0)
+    return (await connection.execute(_OWN_FOUND, values)).all()
 
 
 async def _send_again(connection: AsyncConnection, endpoint_id: str, rows: Any) -> list[Any]:

@@ -32,8 +32,9 @@ class ReceiversOnDemand:
         return await (await self._opened(by_service=by_service)).send(url, headers, body)
 
     async def close(self) -> None:
-        for client in self._clients.values():
-            await client.close()
+        async with self._opening:
+            for client in self._clients.values():
+                await client.close()
 
     async def _opened(self, *, by_service: bool) -> "HttpReceivers":
         if not self._clients:
