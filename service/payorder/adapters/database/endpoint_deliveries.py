@@ -74,19 +74,21 @@ _NEWEST = (
 )
 _TESTS = select(func.count()).where(_NEWEST.c.event_type == TEST_EVENT, _NEWEST.c.created_at > bindparam("since"))
 _GET = select(*_COLUMNS).where(webhook_deliveries.c.id == bindparam("delivery_id"))
+# What a delivery becomes that is replayed.
+SENT_AGAIN = {
+    "state": DeliveryState.PENDING,
+    "lane": LANE_OF_DELIVERY,
+    # An attempt that is under way does not end it any more, unless it arrives.
+    "claims": webhook_deliveries.c.claims + 1,
+    "next_attempt_at": now_milliseconds(),
+}
 _REPLAY = (
     update(webhook_deliveries)
     .where(
         webhook_deliveries.c.id == bindparam("delivery_id"),
         webhook_deliveries.c.endpoint_id == bindparam("of_endpoint"),
     )
-    .values(
-        state=DeliveryState.PENDING,
-        lane=LANE_OF_DELIVERY,
-        # An attempt that is under way does not end it any more, unless it arrives.
-        claims=webhook_deliveries.c.claims + 1,
-        next_attempt_at=now_milliseconds(),
-    )
+    .values(SENT_AGAIN)
     .returning(*_COLUMNS)
 )
 _SOME = (

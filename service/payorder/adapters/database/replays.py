@@ -7,13 +7,12 @@ from sqlalchemy import ColumnElement, and_, bindparam, func, literal_column, or_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from payorder.adapters.database import fan_out
-from payorder.adapters.database.clock import now_milliseconds
-from payorder.adapters.database.delivery_lanes import LANE_OF_DELIVERY
+from payorder.adapters.database.endpoint_deliveries import SENT_AGAIN
 from payorder.adapters.database.ids import first_id
 from payorder.adapters.database.lists import is_one_of
 from payorder.adapters.database.rows import to_milliseconds
 from payorder.adapters.database.tables import audit_log, events, orders, webhook_deliveries
-from payorder.domain.webhook import EVENT_TYPES, DeliveryState, Endpoint
+from payorder.domain.webhook import EVENT_TYPES, Endpoint
 from payorder.ports.endpoints import Replayed, ReplayRequest
 from payorder.ports.outbox import EventBodies
 
@@ -105,18 +104,7 @@ _OF_THESE = (
 _LOCK = (
     select(webhook_deliveries.c.id).where(*_OF_THESE).order_by(webhook_deliveries.c.id).with_for_update(key_share=True)
 )
-_SEND_AGAIN = (
-    update(webhook_deliveries)
-    .where(*_OF_THESE)
-    .values(
-        state=DeliveryState.PENDING,
-        lane=LANE_OF_DELIVERY,
-        # An attempt that is under way does not end it any more, unless it arrives.
-        claims=webhook_deliveries.c.claims + 1,
-        next_attempt_at=now_milliseconds(),
-    )
-    .returning(webhook_deliveries.c.event_id)
-)
+_SEND_AGAIN = update(webhook_deliveries).where(*_OF_THESE).values(SENT_AGAIN).returning(webhook_deliveries.c.event_id)
 
 
 async def replay_since(
