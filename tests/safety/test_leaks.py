@@ -176,6 +176,7 @@ def test_the_search_finds_a_cvc_beside_its_name_and_in_protobuf(text: bytes) -> 
         b"cvc123" + b"x" * 40,
         b"/ORDERS/01A203AD-06B3-71AF-AE2E-62E035DD6836/cvc/123",
         b'"B0TJxkD8sQm3vYcUeWnZaR5hLgKf7iPoNyV2tMb1CvC":"123"',
+        b"request_id_7f3a_PaymentSource_exp_year_2030_cvc_123",
     ],
 )
 def test_the_search_finds_a_cvc_beside_its_name_in_a_long_word_that_is_not_random(text: bytes) -> None:

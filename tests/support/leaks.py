@@ -168,12 +168,16 @@ def _has_cvc_beside_its_name(data: bytes) -> bool:
 
 
 def _is_among_random_letters(match: re.Match[bytes], data: bytes) -> bool:
-    """In the midst of a long word of base64, with capitals, small letters and digits around it."""
+    """In the midst of a long word of base64, with capitals, small letters and digits around it, and hardly a separator.
+
+    In base64url one letter in 32 is one; more of them join names.
+    """
     start, end = max(0, match.start() - _RANDOM_LENGTH_MIN), match.end() + _RANDOM_LENGTH_MIN
     word = next(word for word in _WORD.finditer(data, start, end) if word.end() > match.start())
     around = data[word.start() : match.start()] + data[match.end() : word.end()]
     is_long = match.end() <= word.end() and len(word[0]) >= _RANDOM_LENGTH_MIN
-    return is_long and all(re.search(kind, around) for kind in (rb"[A-Z]", rb"[a-z]", rb"[0-9]"))
+    is_joined = len(re.findall(rb"[_-]", word[0])) * 10 > len(word[0])
+    return is_long and not is_joined and all(re.search(kind, around) for kind in (rb"[A-Z]", rb"[a-z]", rb"[0-9]"))
 
 
 def _by_length(needles: Iterable[bytes]) -> dict[int, set[bytes]]:
